@@ -1,0 +1,17 @@
+//! The per-resource watch cache.
+
+pub mod encoding;
+mod error;
+mod event;
+mod fields;
+mod freshness;
+mod metrics;
+mod object;
+mod reflector;
+mod resource_version;
+pub mod selector;
+mod store;
+mod watch_cache;
+mod watcher;
+mod watchers;
+mod window;

@@ -1,0 +1,10 @@
+//! The judge: an embedded apiserver, hollow kubelets, churn and measurements.
+
+pub mod apiserver;
+pub mod churn;
+pub mod demo;
+pub mod golden;
+pub mod kubelet;
+pub mod measure;
+pub mod report;
+pub mod scenario;

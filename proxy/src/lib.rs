@@ -1,0 +1,19 @@
+//! The Watershed proxy.
+
+mod admin;
+mod authn;
+mod authz;
+mod body;
+mod caches;
+mod discovery;
+mod drain;
+mod handler;
+mod listener;
+mod metrics;
+mod negotiate;
+mod passthrough;
+mod request;
+mod serve;
+mod status;
+mod tls;
+mod upstream;
