@@ -1,0 +1,113 @@
+//! The part of the configuration that is read once.
+//!
+//! These settings shape things that cannot be swapped under running connections: sockets, the
+//! proxy's own identity, the way heartbeats are answered. The contents of the files named here are
+//! another matter: certificates and bundles are read again when they change.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What is read once; a change needs a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Startup {
+    /// Where this proxy stands, as logs and metrics name it. Empty by default.
+    pub region: String,
+    /// The listener clients connect to.
+    pub listen: Listen,
+    /// The listener of health checks and metrics.
+    pub admin: Admin,
+    /// The apiservers behind this proxy.
+    pub upstream: Upstream,
+    /// What is done with the heartbeats of nodes.
+    pub heartbeats: Heartbeats,
+}
+
+/// The listener clients connect to; TLS always.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Address and port. Required. Port 0 lets the system choose one.
+    pub address: SocketAddr,
+    /// PEM certificate chain of the server, leaf first. Required.
+    pub cert_file: PathBuf,
+    /// PEM private key of the first certificate. Required.
+    pub key_file: PathBuf,
+    /// PEM bundle of the authorities that sign client certificates. Without it no client
+    /// certificate is asked for.
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// The listener of health checks and metrics; plain HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Address and port. Default `127.0.0.1:9443`: metrics name resources, so they stay on the
+    /// machine until someone decides otherwise.
+    pub address: SocketAddr,
+}
+
+/// The apiservers behind this proxy and how it speaks to them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// URLs without path, as `https://10.0.0.1:6443`; `http` only for loopback addresses. Empty
+    /// only with [`Credentials::Kubeconfig`] and [`Credentials::InCluster`]: then the server these
+    /// name is used.
+    pub servers: Vec<String>,
+    /// PEM bundle that signs the servers' certificates. `None` means the one of the kubeconfig or
+    /// of the pod; with other credentials it is required, except where every server is `http`.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy's own identity, for watches and reviews. Required.
+    pub credentials: Credentials,
+    /// How the identity of a client travels with a forwarded request. Required.
+    pub identity: UpstreamIdentity,
+}
+
+/// The proxy's own identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// The current context of a kubeconfig.
+    Kubeconfig(PathBuf),
+    /// The service account of the pod the proxy runs in.
+    InCluster,
+    /// A client certificate.
+    ClientCertificate {
+        /// PEM certificate chain, leaf first.
+        cert_file: PathBuf,
+        /// PEM private key of the first certificate.
+        key_file: PathBuf,
+    },
+    /// A bearer token in a file, read again when it changes.
+    TokenFile(PathBuf),
+}
+
+/// How the identity of a client travels with a forwarded request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamIdentity {
+    /// `X-Remote-User` and its kin over a connection with the front proxy's client certificate.
+    RequestHeader {
+        /// PEM certificate chain, leaf first, signed by the apiserver's `--requestheader-client-ca-file`.
+        cert_file: PathBuf,
+        /// PEM private key of the first certificate.
+        key_file: PathBuf,
+    },
+    /// `Impersonate-User` and its kin with the proxy's own credentials, which need the right to
+    /// impersonate.
+    Impersonate,
+}
+
+/// What is done with the heartbeats of nodes (Lease renewals).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeats {
+    /// Default [`HeartbeatMode::Passthrough`]: absorbing answers a write the store has not seen,
+    /// which nobody should get without asking.
+    pub mode: HeartbeatMode,
+    /// `--node-monitor-grace-period` of the control plane's controller manager. Default 50 s, its
+    /// own default since Kubernetes 1.32.
+    pub node_monitor_grace_period: Duration,
+}
+
+/// What is done with a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeartbeatMode {
+    /// Forwarded like any other write.
+    Passthrough,
+}
