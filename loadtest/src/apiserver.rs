@@ -1,3 +1,6 @@
 //! Placeholder.
 
+pub mod authn;
+pub mod certs;
 pub mod schema;
+pub mod tokens;
