@@ -1,1 +1,188 @@
-//! Placeholder.
+//! The order and the deadlines of a shutdown, and the owner of every task.
+//!
+//! Owns: the [`TaskTracker`] every task of the proxy is spawned on, and the signals that tell the parts to
+//! leave, in this order: not ready, no new connections, connections told to go elsewhere, watches ended,
+//! everything cut.
+//! Refuses: to know what the parts do at a signal. A part asks for its signal and acts; nobody is called.
+//! Invariant: signals are only ever given in that order, and once [`Drain::run`] has returned no tracked
+//! task is left.
+//!
+//! ```text
+//!  serving ──► not ready ──► leaving ────────────────────────────────────► cut
+//!              /readyz 500   listeners closed, GOAWAY, watches end one     connections are dropped
+//!              0             connection at a time, from LAME_DUCK          grace period
+//! ```
+
+use std::{future::Future, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long a proxy that is no longer ready still accepts connections, so that load balancers that poll
+/// `/readyz` stop sending before connections are refused. A tenth of the grace period when that is shorter.
+const LAME_DUCK: Duration = Duration::from_secs(5);
+
+/// The share of the time after [`LAME_DUCK`] over which watches are ended; the rest is left for the
+/// requests that are still running.
+const WATCH_SPREAD: f64 = 0.9;
+
+/// Owns the tasks and their end. Clones are the same drain.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Drain {
+    tracker: TaskTracker,
+    not_ready: CancellationToken,
+    leaving: CancellationToken,
+    cut: CancellationToken,
+    schedule: std::sync::Arc<std::sync::OnceLock<Schedule>>,
+}
+
+/// When a drain that has begun will do what.
+#[derive(Clone, Copy, Debug)]
+struct Schedule {
+    leave: Instant,
+    watches_over: Instant,
+    cut: Instant,
+}
+
+impl Drain {
+    /// A drain that has not begun.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs `task` on the current runtime; [`Drain::run`] waits for it. The task must end when the signal
+    /// it listens to is given; whatever still runs when all is cut is dropped where it waits.
+    pub(crate) fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let cut = self.cut.clone();
+        drop(self.tracker.spawn(async move {
+            cut.run_until_cancelled_owned(task).await;
+        }));
+    }
+
+    /// The number of tasks that run now.
+    pub(crate) fn tasks(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// Given first: readiness fails from here on.
+    pub(crate) fn not_ready(&self) -> &CancellationToken {
+        &self.not_ready
+    }
+
+    /// Given second: listeners close, connections send GOAWAY or `Connection: close`, reflectors end.
+    pub(crate) fn leaving(&self) -> &CancellationToken {
+        &self.leaving
+    }
+
+    /// Given last: whatever still runs is dropped.
+    pub(crate) fn cut(&self) -> &CancellationToken {
+        &self.cut
+    }
+
+    /// A moment, spread evenly over the time that is left for it, at which one connection ends its
+    /// watches. `None` while the drain has not begun.
+    pub(crate) fn watch_end(&self) -> Option<Instant> {
+        let schedule = self.schedule.get()?;
+        let span = schedule
+            .watches_over
+            .saturating_duration_since(schedule.leave);
+        Some(schedule.leave + span.mul_f64(fastrand::f64()))
+    }
+
+    /// Gives the signals in order and returns when every task has ended, after `grace_period` at the
+    /// latest (plus the time a cut task takes to be dropped). A second call waits for the same end.
+    pub(crate) async fn run(&self, grace_period: Duration) {
+        let schedule = *self
+            .schedule
+            .get_or_init(|| Schedule::new(Instant::now(), grace_period));
+        self.tracker.close();
+        self.not_ready.cancel();
+        let all_gone = async {
+            tokio::time::sleep_until(schedule.leave).await;
+            self.leaving.cancel();
+            self.tracker.wait().await;
+        };
+        drop(tokio::time::timeout_at(schedule.cut, all_gone).await);
+        self.leaving.cancel();
+        self.cut.cancel();
+        self.tracker.wait().await;
+    }
+}
+
+impl Schedule {
+    fn new(now: Instant, grace_period: Duration) -> Self {
+        let leave = now + LAME_DUCK.min(grace_period / 10);
+        let cut = now + grace_period;
+        let watches_over = leave + (cut - leave).mul_f64(WATCH_SPREAD);
+        Self {
+            leave,
+            watches_over,
+            cut,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn signals_are_given_in_order_and_a_stubborn_task_is_cut_at_the_deadline() {
+        let drain = Drain::new();
+        let start = Instant::now();
+        let (sent, mut seen) = tokio::sync::mpsc::channel(8);
+        for (name, token) in [
+            ("leaving", drain.leaving()),
+            ("not ready", drain.not_ready()),
+        ] {
+            let (token, sent) = (token.clone(), sent.clone());
+            drain.spawn(async move {
+                token.cancelled().await;
+                sent.send((name, start.elapsed()))
+                    .await
+                    .expect("the test listens");
+            });
+        }
+        drain.spawn(std::future::pending());
+        drop(sent);
+
+        drain.run(GRACE).await;
+
+        assert_eq!(start.elapsed(), GRACE);
+        assert_eq!(drain.tasks(), 0);
+        assert_eq!(seen.recv().await, Some(("not ready", Duration::ZERO)));
+        assert_eq!(seen.recv().await, Some(("leaving", LAME_DUCK)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_with_nothing_left_to_do_ends_at_once_after_the_lame_duck_time() {
+        let drain = Drain::new();
+        let start = Instant::now();
+        drain.run(GRACE).await;
+        assert_eq!(start.elapsed(), LAME_DUCK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watches_end_spread_between_leaving_and_the_cut() {
+        let drain = Drain::new();
+        assert_eq!(drain.watch_end(), None);
+        let start = Instant::now();
+        drain.run(GRACE).await;
+        let mut ends: Vec<f64> = (0..1000)
+            .map(|_| (drain.watch_end().expect("begun") - start).as_secs_f64())
+            .collect();
+        ends.sort_by(f64::total_cmp);
+        assert!(
+            ends[0] >= 5.0 && ends[999] <= 55.0,
+            "{} {}",
+            ends[0],
+            ends[999]
+        );
+        assert!((25.0..35.0).contains(&ends[500]), "{}", ends[500]);
+    }
+}
