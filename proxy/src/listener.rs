@@ -88,7 +88,7 @@ pub(crate) struct Listener {
 #[derive(Clone, Debug)]
 pub(crate) struct ListenerOptions {
     /// Certificates.
-    pub(crate) tls: Arc<ServerTls>,
+    pub(crate) tls: ServerTls,
     /// Limits.
     pub(crate) limits: Limits,
     /// Owner of the connections' tasks.

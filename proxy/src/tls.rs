@@ -1,18 +1,40 @@
-//! TLS of both sides: who we are, whom we believe, and both re-read when their files change.
-use std::{path::PathBuf, sync::Arc};
+//! TLS: who we are, whom we believe, and both re-read when their files change.
+//!
+//! Owns: the listener's rustls configuration, the judgement of client certificates, the loading of PEM
+//! files for both sides, and the polling that notices new files (`tls/reload.rs`).
+//! Refuses: to fail a handshake because of a client certificate. As kube-apiserver does, a certificate is
+//! only requested; whether it counts is decided per request, so that a caller with a bad one gets a 401
+//! that says so. What the handshake does prove is that the client holds the certificate's key.
+//! Invariant: certificate, key and client CA are swapped together or not at all, and a verdict about a
+//! client is never older than the CA bundle in force. A resolver that swaps only the certificate was
+//! rejected: key and CA would change at different moments. Sessions are never resumed, since resumption
+//! would keep an identity alive that the CA bundle no longer vouches for.
 
-use rustls::pki_types::CertificateDer;
+pub(crate) mod reload;
+mod verify;
 
-/// What a client proved in the handshake.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ClientCertificate {
-    /// The client gave none.
-    None,
-    /// A chain to the client CA, valid now, usable for client authentication. The leaf.
-    Valid(CertificateDer<'static>),
-    /// A certificate that must not be believed, and why. As kube-apiserver, answer 401: never anonymous.
-    Invalid(Arc<str>),
-}
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::NoServerSessionStorage,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::metrics::Metrics;
+
+use self::{
+    reload::{Reloaded, Source},
+    verify::{ClientCa, RequestedOnly},
+};
+
+pub(crate) use self::verify::{ClientCertificate, Credential};
 
 /// Where the listener's certificates are.
 #[derive(Clone, Debug)]
@@ -21,38 +43,220 @@ pub(crate) struct ServerFiles {
     pub(crate) certificate: PathBuf,
     /// PEM key.
     pub(crate) key: PathBuf,
-    /// PEM bundle that client certificates must chain to; without one no client certificate is asked for.
+    /// PEM bundle that client certificates must chain to; without one none is asked for.
     pub(crate) client_ca: Option<PathBuf>,
 }
 
 /// Why TLS material could not be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
-    /// A file could not be read or holds no PEM of the kind expected.
-    #[error("cannot load {}: {reason}", path.display())]
+    /// A file could not be read, or holds no PEM of the kind expected.
+    #[error("cannot load {what} from {}: {reason}", path.display())]
     File {
+        /// What it was read for.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
+    /// The parts do not make a whole, as a key of another certificate.
+    #[error("cannot use the {what}: {reason}")]
+    Unusable {
+        /// What was put together.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
-/// The listener's TLS, swapped whole when a file changes.
+/// The listener's TLS, swapped whole when a file changes. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerTls {
+    current: Arc<Reloaded<ServerFiles>>,
+}
+
+/// One state of the files, ready to use.
 #[derive(Debug)]
-pub(crate) struct ServerTls {}
+pub(crate) struct Loaded {
+    config: Arc<ServerConfig>,
+    client_ca: Option<ClientCa>,
+}
+
+/// The bytes of the files.
+#[derive(Hash)]
+pub(crate) struct ServerMaterial {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
 
 impl ServerTls {
     /// Reads the files.
     ///
     /// # Errors
     /// When a file cannot be read or used.
-    pub(crate) fn load(_files: ServerFiles) -> Result<Arc<Self>, TlsError> {
-        todo!()
+    pub(crate) fn load(files: ServerFiles) -> Result<Self, TlsError> {
+        Ok(Self {
+            current: Arc::new(Reloaded::load(files)?),
+        })
     }
 
-    /// Polls the files for changes until dropped; a broken new file is reported once, the old stays.
-    pub(crate) async fn watch_files(self: Arc<Self>, _metrics: crate::metrics::Metrics) {
-        todo!()
+    /// Polls the files for changes, for ever. A broken new file is reported once and the old stay in
+    /// force; open connections are not touched.
+    pub(crate) async fn watch_files(self, metrics: Metrics) {
+        self.current
+            .watch("the listener's certificates", &metrics)
+            .await;
+    }
+
+    /// Looks at the files once, now.
+    #[cfg(test)]
+    pub(crate) fn poll_files(&self) -> reload::Outcome {
+        self.current.poll()
+    }
+
+    /// What the next connection is accepted with.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.current.load_current().config))
+    }
+
+    /// What `credential` proves against the CA bundle in force now. Cheap when nothing changed since the
+    /// last call for the same credential.
+    pub(crate) fn judge(&self, credential: &Credential) -> ClientCertificate {
+        let loaded = self.current.load_current();
+        credential.judge(loaded.client_ca.as_ref())
     }
 }
+
+impl Source for ServerFiles {
+    type Material = ServerMaterial;
+    type Output = Loaded;
+
+    fn read(&self) -> Result<ServerMaterial, TlsError> {
+        let client_ca = self
+            .client_ca
+            .as_deref()
+            .map(|it| read("the client CA", it))
+            .transpose()?;
+        Ok(ServerMaterial {
+            certificate: read("the certificate", &self.certificate)?,
+            key: read("the key", &self.key)?,
+            client_ca,
+        })
+    }
+
+    fn build(&self, material: &ServerMaterial) -> Result<Loaded, TlsError> {
+        let provider = provider();
+        let client_ca = match (&self.client_ca, &material.client_ca) {
+            (Some(path), Some(pem)) => {
+                let roots = roots("the client CA", path, pem)?;
+                Some(ClientCa::new(roots, &provider)?)
+            }
+            (_, _) => None,
+        };
+        let chain = certificates("the certificate", &self.certificate, &material.certificate)?;
+        let key = private_key("the key", &self.key, &material.key)?;
+        let unusable = |error: rustls::Error| TlsError::Unusable {
+            what: "listener's certificate and key",
+            reason: error.to_string(),
+        };
+        let versions = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?;
+        let verified = match &client_ca {
+            Some(ca) => versions.with_client_cert_verifier(Arc::new(RequestedOnly::new(ca))),
+            None => versions.with_no_client_auth(),
+        };
+        let mut config = verified.with_single_cert(chain, key).map_err(unusable)?;
+        config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()];
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Loaded {
+            config: Arc::new(config),
+            client_ca,
+        })
+    }
+}
+
+/// ALPN name of HTTP/2.
+pub(crate) const ALPN_H2: &[u8] = b"h2";
+/// ALPN name of HTTP/1.1.
+pub(crate) const ALPN_HTTP1: &[u8] = b"http/1.1";
+
+/// The one provider of cryptography, named rather than taken from the process default, which another
+/// crate could set.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// The bytes of a file.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|error| file_error(what, path, error))
+}
+
+/// The certificates in `pem`, of which there must be one.
+///
+/// # Errors
+/// When there is none or one is malformed.
+pub(crate) fn certificates(
+    what: &'static str,
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| file_error(what, path, error))?;
+    if found.is_empty() {
+        return Err(file_error(
+            what,
+            path,
+            "it holds no PEM block of type CERTIFICATE",
+        ));
+    }
+    Ok(found)
+}
+
+/// The first private key in `pem`.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn private_key(
+    what: &'static str,
+    path: &Path,
+    pem: &[u8],
+) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| file_error(what, path, error))
+}
+
+/// The certificates in `pem` as trust anchors; each must be usable as one.
+///
+/// # Errors
+/// When there is none or one is malformed.
+pub(crate) fn roots(
+    what: &'static str,
+    path: &Path,
+    pem: &[u8],
+) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(what, path, pem)? {
+        store
+            .add(certificate)
+            .map_err(|error| file_error(what, path, error))?;
+    }
+    Ok(store)
+}
+
+fn file_error(what: &'static str, path: &Path, reason: impl ToString) -> TlsError {
+    TlsError::File {
+        what,
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,183 @@
+//! Certificates made for tests, and the laws of judging them.
+
+use std::path::PathBuf;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
+
+use super::*;
+
+/// A certificate authority of a test.
+pub(crate) struct TestCa(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate with its key, as PEM.
+pub(crate) struct Issued {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+impl TestCa {
+    pub(crate) fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().expect("a key");
+        Self(CertifiedIssuer::self_signed(params, key).expect("a CA"))
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose, hosts: &[&str]) -> Issued {
+        let hosts: Vec<String> = hosts.iter().map(|&it| it.to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).expect("host names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        Issued {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    pub(crate) fn server(&self, name: &str) -> Issued {
+        self.issue(
+            name,
+            ExtendedKeyUsagePurpose::ServerAuth,
+            &["localhost", "127.0.0.1"],
+        )
+    }
+
+    pub(crate) fn client(&self, name: &str) -> Issued {
+        self.issue(name, ExtendedKeyUsagePurpose::ClientAuth, &[])
+    }
+}
+
+/// A folder of PEM files.
+pub(crate) struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path
+    }
+
+    pub(crate) fn server_files(&self, server: &Issued, client_ca: &str) -> ServerFiles {
+        ServerFiles {
+            certificate: self.write("tls.crt", &server.certificate),
+            key: self.write("tls.key", &server.key),
+            client_ca: Some(self.write("client-ca.crt", client_ca)),
+        }
+    }
+}
+
+fn credential(issued: &Issued) -> Credential {
+    let chain = certificates(
+        "the chain",
+        Path::new("test"),
+        issued.certificate.as_bytes(),
+    );
+    Credential::new(Some(&chain.expect("a chain")))
+}
+
+#[test]
+fn a_client_is_judged_by_the_bundle_in_force_now() {
+    let (old, new, folder) = (TestCa::new("old"), TestCa::new("new"), Folder::new());
+    let tls = ServerTls::load(folder.server_files(&old.server("proxy"), &old.pem()));
+    let tls = tls.expect("good files");
+    let client = credential(&old.client("system:node:a"));
+    assert!(matches!(tls.judge(&client), ClientCertificate::Valid(_)));
+
+    folder.write("client-ca.crt", &(old.pem() + &new.pem()));
+    assert_eq!(tls.poll_files(), reload::Outcome::Changed);
+    assert!(matches!(tls.judge(&client), ClientCertificate::Valid(_)));
+
+    folder.write("client-ca.crt", &new.pem());
+    assert_eq!(tls.poll_files(), reload::Outcome::Changed);
+    assert!(matches!(tls.judge(&client), ClientCertificate::Invalid(_)));
+    let client = credential(&new.client("system:node:a"));
+    assert!(matches!(tls.judge(&client), ClientCertificate::Valid(_)));
+}
+
+#[test]
+fn a_server_certificate_does_not_authenticate_a_client() {
+    let (ca, folder) = (TestCa::new("ca"), Folder::new());
+    let tls = ServerTls::load(folder.server_files(&ca.server("proxy"), &ca.pem()));
+    let verdict = tls
+        .expect("good files")
+        .judge(&credential(&ca.server("other")));
+    assert!(
+        matches!(verdict, ClientCertificate::Invalid(_)),
+        "{verdict:?}"
+    );
+}
+
+#[test]
+fn no_certificate_is_neither_valid_nor_invalid() {
+    let (ca, folder) = (TestCa::new("ca"), Folder::new());
+    let tls = ServerTls::load(folder.server_files(&ca.server("proxy"), &ca.pem()));
+    assert_eq!(
+        tls.expect("good files").judge(&Credential::new(None)),
+        ClientCertificate::None
+    );
+}
+
+#[test]
+fn a_broken_new_file_is_reported_once_and_the_old_stays_in_force() {
+    let (ca, folder) = (TestCa::new("ca"), Folder::new());
+    let tls = ServerTls::load(folder.server_files(&ca.server("proxy"), &ca.pem()));
+    let tls = tls.expect("good files");
+    let client = credential(&ca.client("someone"));
+    assert_eq!(tls.poll_files(), reload::Outcome::Unchanged);
+
+    let other = TestCa::new("other");
+    folder.write("tls.key", &other.server("proxy").key);
+    folder.write("client-ca.crt", &other.pem());
+    let reload::Outcome::Broken(error) = tls.poll_files() else {
+        panic!("a key of another")
+    };
+    assert!(error.contains("certificate and key"), "{error}");
+    assert_eq!(tls.poll_files(), reload::Outcome::Unchanged);
+    assert!(matches!(tls.judge(&client), ClientCertificate::Valid(_)));
+
+    folder.write("client-ca.crt", "not PEM");
+    assert!(matches!(tls.poll_files(), reload::Outcome::Broken(_)));
+    fs::remove_file(folder.0.path().join("tls.crt")).expect("it was there");
+    assert!(matches!(tls.poll_files(), reload::Outcome::Broken(_)));
+
+    folder.server_files(&other.server("proxy"), &other.pem());
+    assert_eq!(tls.poll_files(), reload::Outcome::Changed);
+    assert!(matches!(tls.judge(&client), ClientCertificate::Invalid(_)));
+}
+
+#[test]
+fn an_error_names_the_file_and_what_is_wrong() {
+    let (ca, folder) = (TestCa::new("ca"), Folder::new());
+    let files = folder.server_files(&ca.server("proxy"), "nothing here");
+    let error = ServerTls::load(files.clone())
+        .expect_err("no PEM")
+        .to_string();
+    assert!(
+        error.contains("client-ca.crt") && error.contains("CERTIFICATE"),
+        "{error}"
+    );
+    let missing = ServerFiles {
+        key: PathBuf::from("/does/not/exist"),
+        ..files
+    };
+    let error = ServerTls::load(missing).expect_err("no file").to_string();
+    assert!(
+        error.starts_with("cannot load the key from /does/not/exist: "),
+        "{error}"
+    );
+}
