@@ -17,6 +17,7 @@ pub mod authz;
 pub mod body;
 pub mod certs;
 pub mod impersonation;
+pub mod patch;
 pub mod request;
 pub mod resources;
 pub mod schema;
