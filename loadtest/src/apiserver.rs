@@ -15,7 +15,11 @@ use std::time::Duration;
 pub mod authn;
 pub mod authz;
 pub mod body;
+pub mod bootstrap;
 pub mod certs;
+pub mod controllers;
+pub mod crd;
+pub mod discovery;
 pub mod impersonation;
 pub mod patch;
 pub mod request;
@@ -25,7 +29,9 @@ pub mod selectors;
 pub mod server;
 pub mod status;
 pub mod store;
+pub mod table;
 pub mod tokens;
+pub mod write;
 pub mod yaml;
 
 /// How an apiserver is started.
