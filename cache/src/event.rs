@@ -1,1 +1,177 @@
-//! Placeholder.
+//! One change of one object, shared by everything that walks the window.
+//!
+//! Owns the version before and after, and the frames built from them. It refuses to know who watches: a selection asks
+//! [`Event::transition`] what the change means to it. Each of the three possible frames is built at most once, by whoever
+//! asks first, and the bytes are shared from then on. Built frames are weighed in a counter of the window, so that they
+//! count against the history budget; dropping the event gives the weight back.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::encoding::{EventType, event_frame};
+use crate::interest::KeyRef;
+use crate::object::Object;
+use crate::resource_version::ResourceVersion;
+
+/// What an event holds besides the objects: itself and its places in the index. An estimate, rounded up.
+const OVERHEAD: usize = 512;
+
+/// What happened to the object.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// The key was free before.
+    Created { new: Arc<Object> },
+    /// One version replaced another.
+    Updated { old: Arc<Object>, new: Arc<Object> },
+    /// The key is free now; `last` is the body the apiserver sent, carrying the version of the deletion.
+    Removed { old: Arc<Object>, last: Arc<Object> },
+}
+
+/// What one selection sees of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transition {
+    Added,
+    Modified,
+    Deleted,
+    Nothing,
+}
+
+/// One entry of the window.
+#[derive(Debug)]
+pub(crate) struct Event {
+    resource_version: ResourceVersion,
+    change: Change,
+    arrived: Instant,
+    added: OnceLock<Bytes>,
+    modified: OnceLock<Bytes>,
+    deleted: OnceLock<Bytes>,
+    /// Sum of the built frames of all living events of one window.
+    frame_bytes: Arc<AtomicUsize>,
+}
+
+impl Event {
+    pub(crate) fn new(
+        resource_version: ResourceVersion,
+        change: Change,
+        frame_bytes: &Arc<AtomicUsize>,
+    ) -> Self {
+        Self {
+            resource_version,
+            change,
+            arrived: Instant::now(),
+            added: OnceLock::new(),
+            modified: OnceLock::new(),
+            deleted: OnceLock::new(),
+            frame_bytes: Arc::clone(frame_bytes),
+        }
+    }
+
+    pub(crate) fn resource_version(&self) -> ResourceVersion {
+        self.resource_version
+    }
+
+    pub(crate) fn change(&self) -> &Change {
+        &self.change
+    }
+
+    /// When the upstream delivered it.
+    pub(crate) fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// Bytes only the window holds: the version that left the store. The new version belongs to the store, until a
+    /// later event takes it out and is charged for it.
+    pub(crate) fn memory(&self) -> usize {
+        OVERHEAD
+            + match &self.change {
+                Change::Created { .. } => 0,
+                Change::Updated { old, .. } => old.memory(),
+                Change::Removed { old, last } => old.memory() + last.memory(),
+            }
+    }
+
+    /// Calls `visit` with every key a watcher that may care can be registered under. `trigger` is the field the
+    /// resource is indexed by: both values count, or the one who loses the object would never hear of it.
+    pub(crate) fn keys(&self, trigger: Option<usize>, mut visit: impl FnMut(KeyRef<'_>)) {
+        let (old, new) = match &self.change {
+            Change::Created { new } => (None, new),
+            Change::Updated { old, new } => (Some(old), new),
+            Change::Removed { old, .. } => (None, old),
+        };
+        visit(KeyRef::Name(new.key()));
+        if !new.namespace().is_empty() {
+            visit(KeyRef::Namespace(new.namespace()));
+        }
+        let Some(field) = trigger else { return };
+        visit(KeyRef::Field(new.field(field)));
+        if let Some(old) = old
+            && old.field(field) != new.field(field)
+        {
+            visit(KeyRef::Field(old.field(field)));
+        }
+    }
+
+    /// What the change is to someone who sees only objects that `pass`: as apiserver `cache_watcher.go`
+    /// `convertToWatchEvent`, 1.36.
+    pub(crate) fn transition(&self, pass: impl Fn(&Object) -> bool) -> Transition {
+        match &self.change {
+            Change::Created { new } if pass(new) => Transition::Added,
+            Change::Updated { old, new } => match (pass(old), pass(new)) {
+                (true, true) => Transition::Modified,
+                (false, true) => Transition::Added,
+                (true, false) => Transition::Deleted,
+                (false, false) => Transition::Nothing,
+            },
+            Change::Removed { old, .. } if pass(old) => Transition::Deleted,
+            Change::Created { .. } | Change::Removed { .. } => Transition::Nothing,
+        }
+    }
+
+    /// The whole watch frame for `transition`; `None` for nothing.
+    pub(crate) fn frame(&self, transition: Transition) -> Option<&Bytes> {
+        let (memo, event_type) = match transition {
+            Transition::Added => (&self.added, EventType::Added),
+            Transition::Modified => (&self.modified, EventType::Modified),
+            Transition::Deleted => (&self.deleted, EventType::Deleted),
+            Transition::Nothing => return None,
+        };
+        Some(memo.get_or_init(|| {
+            let frame = match (transition, &self.change) {
+                (Transition::Deleted, Change::Removed { last, .. }) => {
+                    event_frame(event_type, last)
+                }
+                // The selection lost sight of it: the old body with the version of this event.
+                (Transition::Deleted, Change::Updated { old, .. }) => event_frame(
+                    event_type,
+                    &old.with_resource_version(self.resource_version),
+                ),
+                (
+                    Transition::Added
+                    | Transition::Modified
+                    | Transition::Deleted
+                    | Transition::Nothing,
+                    Change::Created { new }
+                    | Change::Updated { new, .. }
+                    | Change::Removed { last: new, .. },
+                ) => event_frame(event_type, new),
+            };
+            self.frame_bytes.fetch_add(frame.len(), Ordering::Relaxed);
+            frame
+        }))
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        let built = [&self.added, &self.modified, &self.deleted];
+        let bytes = built
+            .iter()
+            .filter_map(|memo| memo.get())
+            .map(Bytes::len)
+            .sum();
+        self.frame_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}

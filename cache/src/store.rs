@@ -1,1 +1,368 @@
-//! Placeholder.
+//! The objects of one resource, in key order, with immutable snapshots in constant time.
+//!
+//! Owns a persistent set ordered by key and, for resources that have a trigger field, a second one ordered by (value,
+//! key); both hold the same shared objects. A [`Snapshot`] is a clone of the roots and a resource version: lists, pages
+//! and initial events read from one without a lock, for as long as they like. The invariant: both sets hold the same
+//! objects. It never compares two sets structurally; `imbl` shares nodes, and walking is enough here.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use imbl::OrdSet;
+
+use crate::event::Change;
+use crate::interest::{Interest, Selection};
+use crate::object::Object;
+use crate::resource::Resource;
+use crate::resource_version::ResourceVersion;
+
+/// What a place in the sets costs besides the object: leaf slots and shared inner nodes. An estimate, rounded up.
+const PLACE: usize = 64;
+
+/// The current objects.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    by_key: OrdSet<ByKey>,
+    by_field: Option<(usize, OrdSet<ByField>)>,
+    bytes: usize,
+}
+
+impl Store {
+    pub(crate) fn new(trigger: Option<usize>) -> Self {
+        Self {
+            by_key: OrdSet::new(),
+            by_field: trigger.map(|field| (field, OrdSet::new())),
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn find(&self, key: &str) -> Option<&Arc<Object>> {
+        self.by_key.get(key).map(|entry| &entry.0)
+    }
+
+    /// Puts a new version in place and returns the one it replaced.
+    pub(crate) fn insert(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
+        let old = self.remove(object.key());
+        self.bytes += object.memory() + PLACE;
+        if let Some((field, set)) = &mut self.by_field {
+            set.insert(ByField {
+                field: *field,
+                object: Arc::clone(&object),
+            });
+        }
+        self.by_key.insert(ByKey(object));
+        old
+    }
+
+    pub(crate) fn remove(&mut self, key: &str) -> Option<Arc<Object>> {
+        let ByKey(object) = self.by_key.remove(key)?;
+        self.bytes -= object.memory() + PLACE;
+        if let Some((field, set)) = &mut self.by_field {
+            let place = (object.field(*field), key);
+            let removed = set.remove(&place as &dyn FieldPlace);
+            assert!(removed.is_some(), "both orders hold the same objects");
+        }
+        Some(object)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Bytes held by the objects and their places.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes one change back.
+    fn undo(&mut self, change: &Change) {
+        match change {
+            Change::Created { new } => {
+                self.remove(new.key());
+            }
+            Change::Updated { old, .. } | Change::Removed { old, .. } => {
+                self.insert(Arc::clone(old));
+            }
+        }
+    }
+}
+
+/// All objects at one resource version; immutable, cheap to clone, independent of what the cache does next.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    resource: Arc<Resource>,
+    store: Store,
+    resource_version: ResourceVersion,
+}
+
+impl Snapshot {
+    pub(crate) fn new(
+        resource: Arc<Resource>,
+        store: Store,
+        resource_version: ResourceVersion,
+    ) -> Self {
+        Self {
+            resource,
+            store,
+            resource_version,
+        }
+    }
+
+    /// The version this is the state of.
+    pub fn resource_version(&self) -> ResourceVersion {
+        self.resource_version
+    }
+
+    /// How many objects there are in all.
+    pub fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes the objects take.
+    pub fn bytes(&self) -> usize {
+        self.store.bytes()
+    }
+
+    /// One object; `namespace` is empty for cluster-scoped resources. (The `get` of the API.)
+    pub fn get(&self, namespace: &str, name: &str) -> Option<&Arc<Object>> {
+        if namespace.is_empty() {
+            return self.store.find(name);
+        }
+        self.store.find(&format!("{namespace}/{name}"))
+    }
+
+    /// The selected objects in key order. Only the object, field value or namespace asked for is walked.
+    pub fn iter<'a>(&'a self, selection: &'a Selection) -> impl Iterator<Item = &'a Arc<Object>> {
+        self.iter_from(selection, "")
+    }
+
+    /// The selected objects whose key is at or after `start`. `last key + "\0"` continues after that key, as the
+    /// apiserver's continue tokens do.
+    pub fn iter_from<'a>(
+        &'a self,
+        selection: &'a Selection,
+        start: &str,
+    ) -> impl Iterator<Item = &'a Arc<Object>> {
+        self.candidates(&selection.interest(&self.resource), start)
+            .filter(|object| selection.matches(object))
+    }
+
+    /// All objects of a namespace, or of all when `None`, whose key is at or after `start`: what `continue` and
+    /// `remainingItemCount` are counted over.
+    pub fn range(
+        &self,
+        namespace: Option<&str>,
+        start: &str,
+    ) -> impl Iterator<Item = &Arc<Object>> {
+        let interest = namespace.map_or(Interest::All, |name| Interest::Namespace(name.into()));
+        self.candidates(&interest, start)
+    }
+
+    /// Objects that `interest` does not rule out, in key order from `start` on.
+    fn candidates(&self, interest: &Interest, start: &str) -> Candidates<'_> {
+        match interest {
+            Interest::All => Candidates::Keys(self.keys(start, None)),
+            Interest::Name(key) => {
+                let object = self.store.find(key).filter(|object| object.key() >= start);
+                Candidates::One(object.into_iter())
+            }
+            Interest::Namespace(namespace) => {
+                let (first, end) = (format!("{namespace}/"), format!("{namespace}0"));
+                Candidates::Keys(self.keys(start.max(&first), Some(&end)))
+            }
+            Interest::Field(value) => match &self.store.by_field {
+                Some((_, set)) => {
+                    let from: &dyn FieldPlace = &(&**value, start);
+                    let range = set
+                        .range::<_, dyn FieldPlace + '_>((Bound::Included(from), Bound::Unbounded));
+                    Candidates::Field {
+                        range,
+                        value: value.clone(),
+                    }
+                }
+                None => Candidates::Keys(self.keys(start, None)),
+            },
+        }
+    }
+
+    fn keys(&self, start: &str, end: Option<&str>) -> imbl::ordset::RangedIter<'_, ByKey, P> {
+        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
+        self.store
+            .by_key
+            .range::<_, str>((Bound::Included(start), end))
+    }
+
+    /// The state before `events`, which are the newest events up to this snapshot, newest first.
+    pub(crate) fn rewind<'a>(
+        mut self,
+        resource_version: ResourceVersion,
+        events: impl Iterator<Item = &'a Change>,
+    ) -> Self {
+        for change in events {
+            self.store.undo(change);
+        }
+        Self {
+            resource_version,
+            ..self
+        }
+    }
+
+    /// The same objects, proven to be the whole state at another version too.
+    pub(crate) fn labelled(self, resource_version: ResourceVersion) -> Self {
+        Self {
+            resource_version,
+            ..self
+        }
+    }
+
+    /// Whether these objects, by key and version and nothing else, are exactly `objects`.
+    pub(crate) fn holds_exactly(&self, objects: &[Object]) -> bool {
+        self.len() == objects.len()
+            && objects.iter().all(|object| {
+                self.store
+                    .find(object.key())
+                    .is_some_and(|own| own.resource_version() == object.resource_version())
+            })
+    }
+}
+
+type P = imbl::shared_ptr::DefaultSharedPtr;
+
+/// The walk behind [`Snapshot::iter`].
+enum Candidates<'a> {
+    Keys(imbl::ordset::RangedIter<'a, ByKey, P>),
+    One(std::option::IntoIter<&'a Arc<Object>>),
+    Field {
+        range: imbl::ordset::RangedIter<'a, ByField, P>,
+        value: Box<str>,
+    },
+}
+
+impl<'a> Iterator for Candidates<'a> {
+    type Item = &'a Arc<Object>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Keys(range) => range.next().map(|entry| &entry.0),
+            Self::One(object) => object.next(),
+            Self::Field { range, value } => range
+                .next()
+                .filter(|entry| entry.value() == &**value)
+                .map(|entry| &entry.object),
+        }
+    }
+}
+
+/// An object ordered by its key.
+#[derive(Clone, Debug)]
+struct ByKey(Arc<Object>);
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key() == other.0.key()
+    }
+}
+
+impl Eq for ByKey {}
+
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key().cmp(other.0.key())
+    }
+}
+
+impl Borrow<str> for ByKey {
+    fn borrow(&self) -> &str {
+        self.0.key()
+    }
+}
+
+/// An object ordered by (value of the trigger field, key).
+#[derive(Clone, Debug)]
+struct ByField {
+    field: usize,
+    object: Arc<Object>,
+}
+
+impl ByField {
+    fn value(&self) -> &str {
+        self.object.field(self.field)
+    }
+}
+
+impl PartialEq for ByField {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for ByField {}
+
+impl PartialOrd for ByField {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByField {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+/// A place in the second order, borrowed either from an object or from a question. A trait object, because the set
+/// looks things up by what an entry can be borrowed as, and a pair of borrowed strings cannot be borrowed from one.
+trait FieldPlace {
+    fn place(&self) -> (&str, &str);
+}
+
+impl FieldPlace for ByField {
+    fn place(&self) -> (&str, &str) {
+        (self.value(), self.object.key())
+    }
+}
+
+impl FieldPlace for (&str, &str) {
+    fn place(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl<'a> Borrow<dyn FieldPlace + 'a> for ByField {
+    fn borrow(&self) -> &(dyn FieldPlace + 'a) {
+        self
+    }
+}
+
+impl PartialEq for dyn FieldPlace + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for dyn FieldPlace + '_ {}
+
+impl PartialOrd for dyn FieldPlace + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for dyn FieldPlace + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
+    }
+}

@@ -1,1 +1,209 @@
-//! Placeholder.
+//! The recent past: events since some version, or "too old".
+//!
+//! Owns the newest events in order, numbered by a sequence that never repeats, and an index from key to sequence numbers
+//! so that a reader of one key walks only that key's events. It is bounded by bytes and age and forgets from the old
+//! end; the newest event always stays. The invariant: for every start at or above [`Window::floor`], every event after
+//! it is here. It knows nothing of who reads.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::event::{Change, Event};
+use crate::interest::{Index, Interest};
+use crate::resource_version::ResourceVersion;
+
+/// Position of an event; grows by one with each event of a cache, across relists.
+pub(crate) type Sequence = u64;
+
+/// Events of one resource, oldest first.
+#[derive(Debug)]
+pub(crate) struct Window {
+    events: VecDeque<Arc<Event>>,
+    /// Sequence of the front.
+    first: Sequence,
+    floor: ResourceVersion,
+    trigger: Option<usize>,
+    index: Index<VecDeque<Sequence>>,
+    event_bytes: usize,
+    frame_bytes: Arc<AtomicUsize>,
+}
+
+impl Window {
+    pub(crate) fn new(trigger: Option<usize>) -> Self {
+        Self {
+            events: VecDeque::new(),
+            first: 0,
+            floor: ResourceVersion::new(0),
+            trigger,
+            index: Index::new(),
+            event_bytes: 0,
+            frame_bytes: Arc::new(AtomicUsize::new(0)),
+        }
+    }
+
+    /// Appends a change and returns its event and sequence.
+    pub(crate) fn push(
+        &mut self,
+        resource_version: ResourceVersion,
+        change: Change,
+    ) -> (Arc<Event>, Sequence) {
+        if let Some(newest) = self.events.back() {
+            assert!(
+                newest.resource_version() <= resource_version,
+                "versions never go back"
+            );
+        }
+        let event = Arc::new(Event::new(resource_version, change, &self.frame_bytes));
+        let sequence = self.end();
+        event.keys(self.trigger, |key| {
+            self.index.entry(key).push_back(sequence)
+        });
+        self.event_bytes += event.memory();
+        self.events.push_back(Arc::clone(&event));
+        (event, sequence)
+    }
+
+    /// Forgets events beyond `bytes` or older than `age`, keeping the newest.
+    pub(crate) fn trim(&mut self, bytes: usize, age: Duration) {
+        let now = Instant::now();
+        while self.events.len() > 1 {
+            let oldest = &self.events[0];
+            if self.bytes() <= bytes && now.duration_since(oldest.arrived()) <= age {
+                return;
+            }
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(event) = self.events.pop_front() else {
+            return;
+        };
+        let sequence = self.first;
+        self.first += 1;
+        self.event_bytes -= event.memory();
+        event.keys(self.trigger, |key| {
+            let of_key = self
+                .index
+                .find_mut(key)
+                .expect("every event is indexed under its keys");
+            assert_eq!(
+                of_key.pop_front(),
+                Some(sequence),
+                "a key lists its events in order"
+            );
+            if of_key.is_empty() {
+                self.index.remove(key);
+            }
+        });
+        // As apiserver: anything from just before the oldest event on. Two events may share a version (leases that
+        // expire together); a start between them would lose the first.
+        let forgotten = event.resource_version();
+        self.floor = self.events.front().map_or(forgotten, |oldest| {
+            let before_oldest = oldest.resource_version().get().saturating_sub(1);
+            forgotten.max(ResourceVersion::new(before_oldest))
+        });
+    }
+
+    /// Forgets everything: the state was replaced at `resource_version`, and what happened before is unknown.
+    pub(crate) fn restart(&mut self, resource_version: ResourceVersion) {
+        self.first = self.end();
+        self.events.clear();
+        self.index.clear();
+        self.event_bytes = 0;
+        self.floor = resource_version;
+    }
+
+    /// The lowest version a reader may start after.
+    pub(crate) fn floor(&self) -> ResourceVersion {
+        self.floor
+    }
+
+    /// Sequence of the oldest event.
+    pub(crate) fn first(&self) -> Sequence {
+        self.first
+    }
+
+    /// Sequence the next event will have.
+    pub(crate) fn end(&self) -> Sequence {
+        self.first + self.events.len() as u64
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Bytes held: objects that left the store, index places and built frames.
+    pub(crate) fn bytes(&self) -> usize {
+        self.event_bytes + self.frame_bytes.load(Ordering::Relaxed)
+    }
+
+    /// When the event at `sequence` arrived; `None` once it is forgotten or before it is there.
+    pub(crate) fn arrived(&self, sequence: Sequence) -> Option<Instant> {
+        let place = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+        self.events.get(place).map(|event| event.arrived())
+    }
+
+    /// Sequence of the first event after `resource_version`.
+    pub(crate) fn after(&self, resource_version: ResourceVersion) -> Sequence {
+        let older = self
+            .events
+            .partition_point(|event| event.resource_version() <= resource_version);
+        self.first + older as u64
+    }
+
+    /// Sequence of the first event at or after `from` that `interest` does not rule out.
+    pub(crate) fn next(&self, interest: &Interest, from: Sequence) -> Option<Sequence> {
+        match interest.key() {
+            None => (from < self.end()).then(|| from.max(self.first)),
+            Some(key) => {
+                let of_key = self.index.find(key)?;
+                of_key
+                    .get(of_key.partition_point(|&sequence| sequence < from))
+                    .copied()
+            }
+        }
+    }
+
+    /// Copies up to `max` events at or after `from` that `interest` does not rule out. Returns where to go on, if
+    /// there is more.
+    pub(crate) fn collect(
+        &self,
+        interest: &Interest,
+        from: Sequence,
+        max: usize,
+        into: &mut Vec<Arc<Event>>,
+    ) -> Option<Sequence> {
+        let from = from.max(self.first);
+        let place = |sequence: Sequence| (sequence - self.first) as usize;
+        match interest.key() {
+            None => {
+                into.extend(self.events.iter().skip(place(from)).take(max).cloned());
+                let next = from + max as u64;
+                (next < self.end()).then_some(next)
+            }
+            Some(key) => {
+                let of_key = self.index.find(key)?;
+                let start = of_key.partition_point(|&sequence| sequence < from);
+                let picked = of_key.iter().skip(start).take(max);
+                into.extend(picked.map(|&sequence| Arc::clone(&self.events[place(sequence)])));
+                of_key.get(start + max).copied()
+            }
+        }
+    }
+
+    /// The newest events down to the first one after `resource_version`, newest first.
+    pub(crate) fn newest_down_to(
+        &self,
+        resource_version: ResourceVersion,
+    ) -> impl Iterator<Item = &Arc<Event>> {
+        self.events
+            .iter()
+            .rev()
+            .take_while(move |event| event.resource_version() > resource_version)
+    }
+}
