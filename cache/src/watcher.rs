@@ -1,1 +1,347 @@
-//! Placeholder.
+//! One watch: initial events, then live ones, bookmarks in between, an end.
+//!
+//! A watcher owns a seat in the view and nothing that grows. It walks at its client's pace: a poll takes what is there,
+//! up to about [`BATCH_BYTES`], as one piece of bytes, and parks when dry. It refuses to wait on the writer's side or to
+//! bridge a gap: when events it had not read were forgotten, or the state was replaced, it ends cleanly, as the
+//! apiserver ends a watcher that is too slow, and the client resumes. The rejected alternative, a queue per watcher,
+//! costs memory for the stalled and a push for everyone.
+//!
+//! ```text
+//!   Initial ──snapshot read, end bookmark──► Live ──deadline, too slow, replaced──► ended
+//! ```
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use tokio::time::{Instant, Sleep};
+
+use crate::encoding::{EventType, append_event_frame};
+use crate::error::CacheError;
+use crate::event::Event;
+use crate::interest::{Interest, Selection};
+use crate::resource_version::ResourceVersion;
+use crate::store::Snapshot;
+use crate::view::{Reading, Seat};
+use crate::watch_cache::Shared;
+
+/// What one poll yields at most, plus one frame.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// Events copied out of the window under one lock.
+const BATCH_EVENTS: usize = 256;
+
+/// Batches without a single match after which a poll gives way to other tasks.
+const IDLE_BATCHES: usize = 4;
+
+/// Cadence of bookmarks and their distance to the end: apiserver `cache_watcher.go` `nextBookmarkTime`, 1.36.
+const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
+
+/// When a watcher with initial events gets its extra bookmark: the apiserver's bucket tick comes within 1.25 s.
+const BOOKMARK_AFTER_INITIAL: Duration = Duration::from_secs(1);
+
+/// Where a watch begins.
+#[derive(Clone, Debug)]
+pub enum WatchStart {
+    /// After this version; history is replayed. A version still to come is waited for in silence.
+    After(ResourceVersion),
+    /// After the newest version.
+    Now,
+    /// With the state of `snapshot` as synthetic `ADDED` events, then everything after it.
+    Initial {
+        /// The state to begin with; a proven one for a consistent start.
+        snapshot: Snapshot,
+        /// Whether the bookmark that marks the end of the initial events follows them.
+        end_bookmark: bool,
+    },
+}
+
+/// A watch stream: whole frames, all that is pending coalesced. `None` is a clean end; errors occur only at the start.
+#[derive(Debug)]
+pub struct Watcher {
+    shared: Arc<Shared>,
+    selection: Box<Selection>,
+    interest: Interest,
+    /// `None` once ended.
+    seat: Option<Seat>,
+    /// Events and bookmarks up to here are not for this client.
+    start: ResourceVersion,
+    /// Taken when the snapshot is read.
+    initial: Option<Box<Initial>>,
+    /// When the next bookmark is due; `None` for never.
+    bookmark: Option<Instant>,
+    deadline: Instant,
+    /// Wakes for the bookmark or the deadline; made when first needed.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Frames handed on and not yet reported.
+    delivered: u32,
+}
+
+/// The initial events still to come.
+#[derive(Debug)]
+struct Initial {
+    snapshot: Snapshot,
+    /// Key the rest begins at.
+    from: String,
+    end_bookmark: bool,
+}
+
+impl Watcher {
+    pub(crate) fn open(
+        shared: Arc<Shared>,
+        selection: Selection,
+        start: WatchStart,
+        bookmarks: bool,
+        deadline: Instant,
+    ) -> Result<Self, CacheError> {
+        let interest = selection.interest(&shared.resource);
+        let after = match &start {
+            WatchStart::After(resource_version) => Some(*resource_version),
+            WatchStart::Now => None,
+            WatchStart::Initial { snapshot, .. } => Some(snapshot.resource_version()),
+        };
+        let (seat, after) = shared.view.lock().sit(&interest, after)?;
+        let initial = match start {
+            WatchStart::After(_) | WatchStart::Now => None,
+            WatchStart::Initial {
+                snapshot,
+                end_bookmark,
+            } => Some(Box::new(Initial {
+                snapshot,
+                from: String::new(),
+                end_bookmark,
+            })),
+        };
+        let now = Instant::now();
+        let extra = initial.as_ref().is_some_and(|initial| initial.end_bookmark);
+        let bookmark = match (bookmarks, extra) {
+            (false, _) => None,
+            (true, true) => Some(now + BOOKMARK_AFTER_INITIAL),
+            (true, false) => next_bookmark(now, deadline),
+        };
+        Ok(Self {
+            shared,
+            selection: Box::new(selection),
+            interest,
+            seat: Some(seat),
+            start: after,
+            initial,
+            bookmark,
+            deadline,
+            timer: None,
+            delivered: 0,
+        })
+    }
+
+    /// Appends initial events until the batch is full or they end.
+    fn fill_initial(&mut self, batch: &mut Batch) {
+        let Some(initial) = &mut self.initial else {
+            return;
+        };
+        let mut last = None;
+        let mut full = false;
+        for object in initial.snapshot.iter_from(&self.selection, &initial.from) {
+            append_event_frame(EventType::Added, object, batch.buffer());
+            self.delivered += 1;
+            last = Some(object.key());
+            if batch.is_full() {
+                full = true;
+                break;
+            }
+        }
+        if full {
+            initial.from = last.map(|key| format!("{key}\0")).unwrap_or_default();
+            return;
+        }
+        if initial.end_bookmark {
+            let version = initial.snapshot.resource_version();
+            batch.append(&self.shared.template.lock().frame(version, true));
+        }
+        self.initial = None;
+    }
+
+    /// Appends live events until the batch is full or the seat is dry; appends the bookmark that is due then. Returns
+    /// whether the watch goes on.
+    fn fill_live(&mut self, batch: &mut Batch, cx: &Context<'_>) -> Filled {
+        let mut events = Vec::new();
+        let mut idle = 0;
+        while !batch.is_full() {
+            match self.read(&mut events, cx) {
+                Reading::Events => {}
+                Reading::Dry(own) => {
+                    self.add_bookmark(batch, own);
+                    return Filled::Dry;
+                }
+                Reading::Lost => {
+                    self.shared.counters.expired_watchers.bump();
+                    return Filled::Ended;
+                }
+                Reading::Replaced => return Filled::Ended,
+            }
+            for event in events.drain(..) {
+                self.add_event(batch, &event);
+            }
+            idle += 1;
+            if idle >= IDLE_BATCHES && batch.is_empty() {
+                cx.waker().wake_by_ref();
+                return Filled::Dry;
+            }
+        }
+        Filled::Full
+    }
+
+    fn read(&mut self, events: &mut Vec<Arc<Event>>, cx: &Context<'_>) -> Reading {
+        let Some(seat) = self.seat else {
+            return Reading::Replaced;
+        };
+        let mut view = self.shared.view.lock();
+        view.delivered += u64::from(std::mem::take(&mut self.delivered));
+        view.read(seat, &self.interest, (BATCH_EVENTS, events), cx.waker())
+    }
+
+    fn add_event(&mut self, batch: &mut Batch, event: &Event) {
+        if event.resource_version() <= self.start {
+            return;
+        }
+        let transition = event.transition(|object| self.selection.matches(object));
+        if let Some(frame) = event.frame(transition) {
+            batch.append(frame);
+            self.delivered += 1;
+        }
+    }
+
+    /// `own` is the version the seat was dry at, so nothing up to it is still to come.
+    fn add_bookmark(&mut self, batch: &mut Batch, own: ResourceVersion) {
+        let now = Instant::now();
+        if self.bookmark.is_none_or(|due| now < due) {
+            return;
+        }
+        if own > self.start {
+            batch.append(&self.shared.template.lock().frame(own, false));
+        }
+        self.bookmark = next_bookmark(now, self.deadline);
+    }
+
+    /// Arms the timer for what comes first; true when that is now.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let due = self
+            .bookmark
+            .map_or(self.deadline, |bookmark| bookmark.min(self.deadline));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(cx)
+    }
+
+    fn end(&mut self) {
+        self.initial = None;
+        if let Some(seat) = self.seat.take() {
+            let mut view = self.shared.view.lock();
+            view.delivered += u64::from(std::mem::take(&mut self.delivered));
+            view.watchers.unregister(seat.slot, &self.interest);
+        }
+    }
+}
+
+impl Stream for Watcher {
+    type Item = Bytes;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let this = self.get_mut();
+        loop {
+            if this.seat.is_none() || Instant::now() >= this.deadline {
+                this.end();
+                return Poll::Ready(None);
+            }
+            let mut batch = Batch::default();
+            this.fill_initial(&mut batch);
+            let filled = match this.initial {
+                Some(_) => Filled::Full,
+                None => this.fill_live(&mut batch, cx),
+            };
+            if filled == Filled::Ended {
+                this.end();
+            }
+            match batch.take() {
+                Some(bytes) => return Poll::Ready(Some(bytes)),
+                None if filled == Filled::Dry => std::task::ready!(this.poll_timer(cx)),
+                None => {}
+            }
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// How a batch came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filled {
+    /// There may be more.
+    Full,
+    /// There is no more now; the waker is parked or woken already.
+    Dry,
+    /// There is never more.
+    Ended,
+}
+
+/// What one poll collects. A single shared frame is passed on as it is; only the second one makes a copy of both.
+#[derive(Debug, Default)]
+struct Batch {
+    single: Option<Bytes>,
+    joined: BytesMut,
+}
+
+impl Batch {
+    fn append(&mut self, frame: &Bytes) {
+        if self.is_empty() {
+            self.single = Some(frame.clone());
+        } else {
+            self.buffer().extend_from_slice(frame);
+        }
+    }
+
+    /// The buffer to append to, the single frame moved into it.
+    fn buffer(&mut self) -> &mut BytesMut {
+        if let Some(single) = self.single.take() {
+            self.joined.extend_from_slice(&single);
+        }
+        &mut self.joined
+    }
+
+    fn len(&self) -> usize {
+        self.single.as_ref().map_or(self.joined.len(), Bytes::len)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn is_full(&self) -> bool {
+        self.len() >= BATCH_BYTES
+    }
+
+    fn take(self) -> Option<Bytes> {
+        match self.single {
+            Some(single) => Some(single),
+            None if self.joined.is_empty() => None,
+            None => Some(self.joined.freeze()),
+        }
+    }
+}
+
+/// A minute from now or just before the end, whichever is first; never again once that has passed.
+fn next_bookmark(now: Instant, deadline: Instant) -> Option<Instant> {
+    let before_end = deadline.checked_sub(BOOKMARK_BEFORE_END)?;
+    (before_end > now).then(|| before_end.min(now + BOOKMARK_PERIOD))
+}
