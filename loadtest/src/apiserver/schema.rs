@@ -12,7 +12,24 @@
 //! Invariant: for every object the apiserver can store, JSON → value → JSON and protobuf → value →
 //! protobuf give back the same bytes.
 
-use serde_json::Value;
+mod decode;
+mod frames;
+mod json;
+mod protobuf;
+mod scalars;
+mod table;
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
+
+pub use self::frames::{
+    Envelope, ListMeta, custom_list_json, envelope, list_json, list_protobuf, open_envelope,
+    watch_event_json, watch_event_protobuf,
+};
+pub use self::json::{sorted_json, write_json_string};
+use self::protobuf::Reversed;
+use self::table::Table;
 
 /// What kept an object from being encoded or decoded.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -40,28 +57,34 @@ pub enum SchemaError {
 
 /// The table of built-in kinds.
 #[derive(Debug)]
-pub struct Schema {}
+pub struct Schema {
+    table: Table,
+}
+
+static BUILTIN: LazyLock<Schema> = LazyLock::new(|| Schema {
+    table: Table::parse(include_str!("schema/types.txt")),
+});
 
 impl Schema {
     /// The one table, parsed at first use.
     pub fn builtin() -> &'static Self {
-        todo!()
+        &BUILTIN
     }
 
     /// Whether the kind is in the table.
     pub fn knows(&self, api_version: &str, kind: &str) -> bool {
-        todo!("{api_version} {kind}")
+        self.table.kind(api_version, kind).is_some()
     }
 
     /// The object as the apiserver prints it: compact, struct order, `kind` and `apiVersion` first,
-    /// no newline at the end.
+    /// no newline at the end. Both are taken from the arguments, not from the object.
     pub fn json(
         &self,
         api_version: &str,
         kind: &str,
         object: &Value,
     ) -> Result<Vec<u8>, SchemaError> {
-        todo!("{api_version} {kind} {object}")
+        self.write_json(api_version, kind, object, Some((api_version, kind)))
     }
 
     /// The same without `kind` and `apiVersion`: the form of an item in a typed list.
@@ -71,7 +94,23 @@ impl Schema {
         kind: &str,
         object: &Value,
     ) -> Result<Vec<u8>, SchemaError> {
-        todo!("{api_version} {kind} {object}")
+        self.write_json(api_version, kind, object, None)
+    }
+
+    fn write_json(
+        &self,
+        api_version: &str,
+        kind: &str,
+        object: &Value,
+        head: Option<(&str, &str)>,
+    ) -> Result<Vec<u8>, SchemaError> {
+        let message = self.message(api_version, kind)?;
+        let mut writer = json::Writer {
+            table: &self.table,
+            out: Vec::with_capacity(1024),
+        };
+        writer.object(message, fields(object)?, head)?;
+        Ok(writer.out)
     }
 
     /// The object's own protobuf message, without the envelope ([`envelope`] adds it).
@@ -81,18 +120,33 @@ impl Schema {
         kind: &str,
         object: &Value,
     ) -> Result<Vec<u8>, SchemaError> {
-        todo!("{api_version} {kind} {object}")
+        let message = self.message(api_version, kind)?;
+        let mut writer = protobuf::Writer {
+            table: &self.table,
+            out: Reversed::with_capacity(1024),
+        };
+        writer.message(message, fields(object)?)?;
+        Ok(writer.out.into_bytes())
     }
 
     /// The object of a protobuf message, with `kind` and `apiVersion` set. Unknown fields are
-    /// skipped; lengths are checked.
+    /// skipped; lengths and nesting are checked.
     pub fn from_protobuf(
         &self,
         api_version: &str,
         kind: &str,
         message: &[u8],
     ) -> Result<Value, SchemaError> {
-        todo!("{api_version} {kind} {message:?}")
+        let mut object = Map::new();
+        object.insert("apiVersion".to_owned(), Value::from(api_version));
+        object.insert("kind".to_owned(), Value::from(kind));
+        let index = self.message(api_version, kind)?;
+        let mut reader = decode::Reader {
+            table: &self.table,
+            depth: 0,
+        };
+        reader.message(index, message, &mut object)?;
+        Ok(Value::Object(object))
     }
 
     /// What reading the object back from storage gives: empty lists and maps, unknown fields and
@@ -110,94 +164,26 @@ impl Schema {
         )
     }
 
-    /// The empty object a bookmark carries: `kind`, `apiVersion`, empty `metadata` and what the
-    /// apiserver prints for required fields without a value.
+    /// The empty object a bookmark carries: `kind`, `apiVersion` and empty `metadata`; the encoders
+    /// add what the apiserver prints for required fields without a value.
     pub fn empty(&self, api_version: &str, kind: &str) -> Result<Value, SchemaError> {
-        todo!("{api_version} {kind}")
+        self.message(api_version, kind)?;
+        Ok(serde_json::json!({"kind": kind, "apiVersion": api_version, "metadata": {}}))
+    }
+
+    fn message(&self, api_version: &str, kind: &str) -> Result<usize, SchemaError> {
+        self.table
+            .kind(api_version, kind)
+            .ok_or_else(|| SchemaError::UnknownKind {
+                api_version: api_version.to_owned(),
+                kind: kind.to_owned(),
+            })
     }
 }
 
-/// An opened `k8s\0` envelope.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Envelope<'a> {
-    /// `v1` or `group/version`; empty when absent.
-    pub api_version: &'a str,
-    /// The kind; empty when absent.
-    pub kind: &'a str,
-    /// The message of that kind.
-    pub raw: &'a [u8],
+fn fields(object: &Value) -> Result<&Map<String, Value>, SchemaError> {
+    object.as_object().ok_or_else(|| json::wrong("an object"))
 }
 
-/// `k8s\0` and the `Unknown` message around an encoded object.
-pub fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
-    todo!("{api_version} {kind} {raw:?}")
-}
-
-/// Takes the `k8s\0` envelope apart.
-pub fn open_envelope(body: &[u8]) -> Result<Envelope<'_>, SchemaError> {
-    todo!("{body:?}")
-}
-
-/// The metadata of a list.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct ListMeta {
-    /// The list's resource version.
-    pub resource_version: String,
-    /// The continue token; empty on the last page.
-    pub continue_token: String,
-    /// How many objects follow this page, where that is known.
-    pub remaining: Option<i64>,
-}
-
-/// A typed list in JSON (no newline) from items of [`Schema::json_item`]; `kind` is the list's.
-pub fn list_json<'a>(
-    api_version: &str,
-    kind: &str,
-    metadata: &ListMeta,
-    items: impl Iterator<Item = &'a [u8]>,
-) -> Vec<u8> {
-    let _ = items;
-    todo!("{api_version} {kind} {metadata:?}")
-}
-
-/// A list of custom resources in JSON (no newline), sorted keys, from items of [`sorted_json`].
-pub fn custom_list_json<'a>(
-    api_version: &str,
-    kind: &str,
-    metadata: &ListMeta,
-    items: impl Iterator<Item = &'a [u8]>,
-) -> Vec<u8> {
-    let _ = items;
-    todo!("{api_version} {kind} {metadata:?}")
-}
-
-/// A list in protobuf, with its envelope, from items of [`Schema::protobuf`]; `kind` is the list's.
-pub fn list_protobuf<'a>(
-    api_version: &str,
-    kind: &str,
-    metadata: &ListMeta,
-    items: impl Iterator<Item = &'a [u8]>,
-) -> Vec<u8> {
-    let _ = items;
-    todo!("{api_version} {kind} {metadata:?}")
-}
-
-/// A watch frame in JSON: one line with its newline. `object` is a whole object's JSON.
-pub fn watch_event_json(event_type: &str, object: &[u8]) -> Vec<u8> {
-    todo!("{event_type} {object:?}")
-}
-
-/// A watch frame in protobuf: four bytes of length and the event. `object` includes its envelope.
-pub fn watch_event_protobuf(event_type: &str, object: &[u8]) -> Vec<u8> {
-    todo!("{event_type} {object:?}")
-}
-
-/// A value with every map sorted, compact, escaped as Go does: the form of custom resources.
-pub fn sorted_json(value: &Value) -> Vec<u8> {
-    todo!("{value}")
-}
-
-/// Appends a JSON string as Go's encoder writes it: `<`, `>`, `&`, U+2028 and U+2029 escaped.
-pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
-    todo!("{out:?} {text}")
-}
+#[cfg(test)]
+mod tests;
