@@ -1,8 +1,8 @@
 //! The order and the deadlines of a shutdown, and the owner of every task.
 //!
-//! Owns: the [`TaskTracker`] every task of the proxy is spawned on, and the signals that tell the parts to
-//! leave, in this order: not ready, no new connections, connections told to go elsewhere, watches ended,
-//! everything cut.
+//! Owns: the trackers every task of the proxy is spawned on, and the signals that tell the parts to leave,
+//! in this order: not ready, no new connections and open ones told to go elsewhere, watches ended, the
+//! rest cut.
 //! Refuses: to know what the parts do at a signal. A part asks for its signal and acts; nobody is called.
 //! Invariant: signals are only ever given in that order, and once [`Drain::run`] has returned no tracked
 //! task is left.
@@ -13,7 +13,11 @@
 //!              0             connection at a time, from LAME_DUCK          grace period
 //! ```
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -29,11 +33,12 @@ const WATCH_SPREAD: f64 = 0.9;
 /// Owns the tasks and their end. Clones are the same drain.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drain {
-    tracker: TaskTracker,
+    clients: TaskTracker,
+    background: TaskTracker,
     not_ready: CancellationToken,
     leaving: CancellationToken,
     cut: CancellationToken,
-    schedule: std::sync::Arc<std::sync::OnceLock<Schedule>>,
+    schedule: Arc<OnceLock<Schedule>>,
 }
 
 /// When a drain that has begun will do what.
@@ -50,21 +55,33 @@ impl Drain {
         Self::default()
     }
 
-    /// Runs `task` on the current runtime; [`Drain::run`] waits for it. The task must end when the signal
-    /// it listens to is given; whatever still runs when all is cut is dropped where it waits.
+    /// Runs a task that serves clients, on the current runtime. The drain waits for it; what still runs
+    /// when everything is cut is dropped where it waits.
     pub(crate) fn spawn<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let cut = self.cut.clone();
-        drop(self.tracker.spawn(async move {
+        drop(self.clients.spawn(async move {
             cut.run_until_cancelled_owned(task).await;
         }));
     }
 
-    /// The number of tasks that run now.
-    pub(crate) fn tasks(&self) -> usize {
-        self.tracker.len()
+    /// Runs a task that others rely on, as a reflector, an upstream connection or the polling of a file.
+    /// It is dropped where it waits as soon as the last client is gone.
+    pub(crate) fn spawn_background<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let cut = self.cut.clone();
+        drop(self.background.spawn(async move {
+            cut.run_until_cancelled_owned(task).await;
+        }));
+    }
+
+    /// The number of tasks that run now, those for clients and those in the background.
+    pub(crate) fn tasks(&self) -> (usize, usize) {
+        (self.clients.len(), self.background.len())
     }
 
     /// Given first: readiness fails from here on.
@@ -72,7 +89,7 @@ impl Drain {
         &self.not_ready
     }
 
-    /// Given second: listeners close, connections send GOAWAY or `Connection: close`, reflectors end.
+    /// Given second: listeners close, connections send GOAWAY or `Connection: close`.
     pub(crate) fn leaving(&self) -> &CancellationToken {
         &self.leaving
     }
@@ -98,17 +115,26 @@ impl Drain {
         let schedule = *self
             .schedule
             .get_or_init(|| Schedule::new(Instant::now(), grace_period));
-        self.tracker.close();
         self.not_ready.cancel();
-        let all_gone = async {
+        let clients_gone = async {
             tokio::time::sleep_until(schedule.leave).await;
             self.leaving.cancel();
-            self.tracker.wait().await;
+            self.clients.close();
+            self.clients.wait().await;
         };
-        drop(tokio::time::timeout_at(schedule.cut, all_gone).await);
+        let in_time = tokio::time::timeout_at(schedule.cut, clients_gone)
+            .await
+            .is_ok();
+        if !in_time {
+            let (clients, _) = self.tasks();
+            tracing::warn!(clients, "the grace period is over; cutting what is left");
+        }
         self.leaving.cancel();
         self.cut.cancel();
-        self.tracker.wait().await;
+        for tracker in [&self.clients, &self.background] {
+            tracker.close();
+            tracker.wait().await;
+        }
     }
 }
 
@@ -154,17 +180,19 @@ mod tests {
         drain.run(GRACE).await;
 
         assert_eq!(start.elapsed(), GRACE);
-        assert_eq!(drain.tasks(), 0);
+        assert_eq!(drain.tasks(), (0, 0));
         assert_eq!(seen.recv().await, Some(("not ready", Duration::ZERO)));
         assert_eq!(seen.recv().await, Some(("leaving", LAME_DUCK)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_drain_with_nothing_left_to_do_ends_at_once_after_the_lame_duck_time() {
+    async fn a_drain_without_clients_ends_after_the_lame_duck_time_and_drops_the_background() {
         let drain = Drain::new();
+        drain.spawn_background(std::future::pending());
         let start = Instant::now();
         drain.run(GRACE).await;
         assert_eq!(start.elapsed(), LAME_DUCK);
+        assert_eq!(drain.tasks(), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]

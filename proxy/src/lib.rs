@@ -5,6 +5,7 @@ mod authn;
 mod authz;
 mod body;
 mod caches;
+mod connection;
 mod discovery;
 mod drain;
 mod handler;

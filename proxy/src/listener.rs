@@ -1,30 +1,58 @@
-//! The client side: sockets, TLS, HTTP/1.1 and HTTP/2, and their limits.
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+//! The client side: accepts, terminates TLS, speaks HTTP/1.1 or HTTP/2 as ALPN chose, and hands every
+//! request to one function.
+//!
+//! Owns: the limits a client meets before its request is looked at, and the end of every connection.
+//! Refuses: to know requests. What is answered is the handler's; so is who the client is.
+//! Invariant: a connection is one task that runs its own streams (`connection.rs`), it holds one place of
+//! the connection limit until its socket is closed, and no client can hold that place without making
+//! progress: handshake, headers, silence and idleness each have a deadline.
+//!
+//! ```text
+//!  accept ─► limit ─► TLS ─► h1 | h2 ──────────────────────────────► closed
+//!            close    10 s   headers 32 s, ping 30 s + 15 s, idle 90 s
+//! ```
 
+mod serve;
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 
 use crate::{
     body::Body,
+    connection,
     drain::Drain,
-    metrics::Metrics,
-    tls::{ClientCertificate, ServerTls},
+    metrics::{Metrics, ReasonLabels},
+    tls::{ALPN_H2, ClientCertificate, Credential, ServerTls},
 };
 
-/// What one client connection may take, and how long it may take for it.
+/// What one client may take, and how long it may take for it. A change applies to new connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// Client connections at once; one more is closed as soon as it is accepted.
     pub(crate) connections: usize,
-    /// HTTP/2 streams at once on a connection, watches included.
+    /// HTTP/2 streams at once on a connection, watches included; further ones wait at the client.
     pub(crate) streams_per_connection: u32,
-    /// From the accepted socket to the end of the TLS handshake.
+    /// From the accepted socket to the end of the TLS handshake; the connection is closed at its end.
     pub(crate) handshake_timeout: Duration,
-    /// From the handshake, or the end of the last request, to the end of the next request's headers.
+    /// From the handshake to the first request, and for the headers of each HTTP/1.1 request; the
+    /// connection is closed at its end.
     pub(crate) header_timeout: Duration,
-    /// Bytes of the headers of one request.
+    /// Bytes of the headers of one request; longer ones get 431.
     pub(crate) header_bytes: u32,
-    /// How long an HTTP/2 connection without a stream is kept.
+    /// How long an HTTP/2 connection without a stream is kept, at least; twice as long at most.
     pub(crate) idle_timeout: Duration,
     /// Silence after which an HTTP/2 peer is pinged, and a TCP peer probed.
     pub(crate) keep_alive_interval: Duration,
@@ -47,28 +75,6 @@ impl Default for Limits {
     }
 }
 
-/// What the requests of one connection have in common.
-#[derive(Debug)]
-pub(crate) struct ConnectionInfo {
-    /// The client's address.
-    pub(crate) peer: SocketAddr,
-    /// The protocol ALPN chose.
-    pub(crate) protocol: Protocol,
-}
-
-impl ConnectionInfo {
-    /// What the client proved with its certificate, judged against the CA bundle in force now.
-    pub(crate) fn certificate(&self) -> ClientCertificate {
-        todo!()
-    }
-
-    /// True once the watches of this connection must end. Every stream of the connection is polled again
-    /// when it becomes true, so a body only has to look at it.
-    pub(crate) fn watches_end(&self) -> bool {
-        todo!()
-    }
-}
-
 /// The HTTP version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -78,10 +84,31 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// A bound socket that does not accept yet.
+/// What the requests of one connection have in common.
 #[derive(Debug)]
-pub(crate) struct Listener {
-    socket: tokio::net::TcpListener,
+pub(crate) struct ConnectionInfo {
+    /// The client's address.
+    pub(crate) peer: SocketAddr,
+    /// The protocol ALPN chose.
+    pub(crate) protocol: Protocol,
+    credential: Credential,
+    tls: ServerTls,
+    requests: AtomicU64,
+    watches_end: AtomicBool,
+}
+
+impl ConnectionInfo {
+    /// What the client proved with its certificate, judged by the CA bundle in force now. Cheap: the
+    /// chain is verified again only when the bundle changed, a certificate ended or an hour has passed.
+    pub(crate) fn certificate(&self) -> ClientCertificate {
+        self.tls.judge(&self.credential)
+    }
+
+    /// True once the watches of this connection must end. Every stream of the connection is polled again
+    /// when it becomes true, so a body only has to look.
+    pub(crate) fn watches_end(&self) -> bool {
+        self.watches_end.load(Ordering::Relaxed)
+    }
 }
 
 /// What a listener needs besides its socket.
@@ -89,13 +116,22 @@ pub(crate) struct Listener {
 pub(crate) struct ListenerOptions {
     /// Certificates.
     pub(crate) tls: ServerTls,
-    /// Limits.
-    pub(crate) limits: Limits,
+    /// Limits in force; replaced when the configuration is reloaded.
+    pub(crate) limits: Arc<ArcSwap<Limits>>,
     /// Owner of the connections' tasks.
     pub(crate) drain: Drain,
     /// Families.
     pub(crate) metrics: Metrics,
 }
+
+/// A bound socket that does not accept yet.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: tokio::net::TcpListener,
+}
+
+/// Pause after an `accept` that failed for want of something, as file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 impl Listener {
     /// Binds `address`; port 0 takes a free one.
@@ -110,17 +146,119 @@ impl Listener {
     /// The address that was bound.
     ///
     /// # Errors
-    /// When the socket has none, which does not happen after `bind`.
+    /// When the system does not tell.
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Accepts until the drain says leave; every request is given to `handle`.
-    pub(crate) async fn serve<H, F>(self, _options: ListenerOptions, _handle: H)
+    /// Accepts until the drain says leave; every request is given to `handle`, whose future runs on the
+    /// connection's task and is dropped when the client goes away.
+    pub(crate) async fn serve<H, F>(self, options: ListenerOptions, handle: H)
     where
         H: Fn(Request<Incoming>, Arc<ConnectionInfo>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        todo!()
+        let leaving = options.drain.leaving().clone();
+        let accepting = async {
+            let open = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+            loop {
+                let (socket, peer) = match self.socket.accept().await {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        options.refused("accept");
+                        tracing::debug!(%error, "cannot accept");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                };
+                let limits = options.limits.load_full();
+                let taken = Semaphore::MAX_PERMITS - open.available_permits();
+                if taken >= limits.connections {
+                    options.refused("limit");
+                    continue;
+                }
+                let place = Arc::clone(&open).try_acquire_owned();
+                let (own, handle) = (options.clone(), handle.clone());
+                options.drain.spawn(async move {
+                    let _counted = Counted::new(&own.metrics);
+                    own.connection(socket, peer, &limits, handle).await;
+                    drop(place);
+                });
+            }
+        };
+        leaving.run_until_cancelled(accepting).await;
     }
 }
+
+impl ListenerOptions {
+    /// One connection, from the accepted socket to its end.
+    async fn connection<H, F>(self, socket: TcpStream, peer: SocketAddr, limits: &Limits, handle: H)
+    where
+        H: Fn(Request<Incoming>, Arc<ConnectionInfo>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        if let Err(error) = connection::tune(
+            &socket,
+            limits.keep_alive_interval,
+            limits.keep_alive_timeout,
+        ) {
+            tracing::debug!(client.addr = %peer, %error, "cannot set socket options");
+        }
+        let handshake = self.tls.acceptor().accept(socket);
+        let stream = match timeout(limits.handshake_timeout, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                self.refused("handshake");
+                tracing::debug!(client.addr = %peer, %error, "TLS handshake failed");
+                return;
+            }
+            Err(_elapsed) => {
+                self.refused("handshake_timeout");
+                return;
+            }
+        };
+        let (_, session) = stream.get_ref();
+        let protocol = match session.alpn_protocol() {
+            Some(ALPN_H2) => Protocol::Http2,
+            Some(_) | None => Protocol::Http1,
+        };
+        let info = Arc::new(ConnectionInfo {
+            peer,
+            protocol,
+            credential: Credential::new(session.peer_certificates()),
+            tls: self.tls,
+            requests: AtomicU64::new(0),
+            watches_end: AtomicBool::new(false),
+        });
+        match protocol {
+            Protocol::Http1 => serve::http1(stream, info, limits, &self.drain, handle).await,
+            Protocol::Http2 => serve::http2(stream, info, limits, &self.drain, handle).await,
+        }
+    }
+
+    fn refused(&self, reason: &'static str) {
+        self.metrics
+            .connections_refused
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
+    }
+}
+
+/// One connection in the gauge, while it lives.
+struct Counted(prometheus_client::metrics::gauge::Gauge);
+
+impl Counted {
+    fn new(metrics: &Metrics) -> Self {
+        metrics.connections.inc();
+        Self(metrics.connections.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -81,6 +81,37 @@ impl Folder {
     }
 }
 
+/// What a test's client connects with.
+pub(crate) fn client_config(
+    ca: &TestCa,
+    identity: Option<&Issued>,
+    alpn: &[&[u8]],
+) -> Arc<rustls::ClientConfig> {
+    let path = Path::new("test");
+    let roots = roots("the CA", path, ca.pem().as_bytes()).expect("a CA");
+    let builder = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let chain = certificates("the chain", path, identity.certificate.as_bytes());
+            let key = private_key("the key", path, identity.key.as_bytes());
+            // Sends the certificate whatever authorities the server hints at, as curl does.
+            let key = rustls::sign::CertifiedKey::from_der(
+                chain.expect("a chain"),
+                key.expect("a key"),
+                &provider(),
+            );
+            let key = rustls::sign::SingleCertAndKey::from(key.expect("a key of the certificate"));
+            builder.with_client_cert_resolver(Arc::new(key))
+        }
+    };
+    config.alpn_protocols = alpn.iter().map(|it| it.to_vec()).collect();
+    Arc::new(config)
+}
+
 fn credential(issued: &Issued) -> Credential {
     let chain = certificates(
         "the chain",
