@@ -14,15 +14,24 @@
 //! [`Reloader`]. The alternative, one tree with a note at each key, was rejected: the compiler
 //! cannot check a note.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+mod decode;
+mod duration;
+mod file;
 mod live;
+mod quantity;
+mod reload;
 mod startup;
+mod tree;
+mod validate;
 
 pub use live::{
     Authentication, Authorization, CacheSettings, CachedResource, Drain, Encoding, GroupResource,
     Limits, Live, ResourceSettings, TokenReview,
 };
+pub use reload::{RELOAD_INTERVAL, Reloader};
 pub use startup::{
     Admin, Credentials, HeartbeatMode, Heartbeats, Listen, Startup, Upstream, UpstreamIdentity,
 };
@@ -44,8 +53,12 @@ impl Config {
     /// [`LoadError::Read`] when the file cannot be read, [`LoadError::Invalid`] with every mistake
     /// in it otherwise.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let _ = path;
-        todo!()
+        let read = |source| LoadError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let text = reload::read(path).map_err(read)?;
+        Self::parse(&text, path)
     }
 
     /// Validates `text` as if it had been read from `origin`, which names it in errors and whose
@@ -54,8 +67,11 @@ impl Config {
     /// # Errors
     /// [`LoadError::Invalid`] with every mistake in it.
     pub fn parse(text: &str, origin: &Path) -> Result<Self, LoadError> {
-        let _ = (text, origin);
-        todo!()
+        let folder = origin.parent().unwrap_or_else(|| Path::new(""));
+        validate::config(text, folder).map_err(|mistakes| LoadError::Invalid {
+            origin: origin.to_owned(),
+            mistakes,
+        })
     }
 
     /// The files this configuration refers to, in the order of the file, each with the place that
@@ -67,7 +83,10 @@ impl Config {
 
 /// The JSON schema of the configuration file, indented, with a newline at its end.
 pub fn schema() -> String {
-    todo!()
+    let schema = file::schema();
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is plain JSON");
+    text.push('\n');
+    text
 }
 
 /// A file the configuration refers to.
@@ -138,7 +157,18 @@ pub struct Mistake {
     pub message: String,
 }
 
+impl fmt::Display for Mistake {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { line, column, key } = &self.place;
+        write!(formatter, "{line}:{column}: ")?;
+        if !key.is_empty() {
+            write!(formatter, "{key}: ")?;
+        }
+        formatter.write_str(&self.message)
+    }
+}
+
 fn lines(origin: &Path, mistakes: &[Mistake]) -> String {
-    let _ = (origin, mistakes);
-    todo!()
+    let line = |mistake: &Mistake| format!("{}:{mistake}", origin.display());
+    mistakes.iter().map(line).collect::<Vec<_>>().join("\n")
 }

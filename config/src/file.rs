@@ -1,0 +1,507 @@
+//! The exact shape of the configuration file.
+//!
+//! Owns the names of the keys, their defaults and the words that describe them: the JSON schema
+//! and `REFERENCE.md` are made from the comments below, so these speak to operators. Owns no rule
+//! beyond type: what a value must satisfy stands in `validate.rs`.
+//!
+//! Invariant: every field may be absent, required ones too. Decoding takes refused parts out of the
+//! document and goes on (see `decode.rs`), and one missing key must not hide another mistake.
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::{Deserialize, Serialize};
+
+use crate::duration::Time;
+use crate::quantity::{GI, KI, MI, Quantity};
+
+/// Configuration of a Watershed proxy.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(
+    rename = "ProxyConfiguration",
+    rename_all = "camelCase",
+    default,
+    deny_unknown_fields
+)]
+#[schemars(extend("required" = ["apiVersion", "kind", "listen", "upstream"]))]
+pub(crate) struct File {
+    /// Version of this format: `watershed.dev/v1alpha1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("const" = "watershed.dev/v1alpha1"))]
+    pub(crate) api_version: Option<String>,
+    /// Kind of this document: `ProxyConfiguration`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("const" = "ProxyConfiguration"))]
+    pub(crate) kind: Option<String>,
+    /// Where this proxy stands, as logs and metrics name it. At most 63 characters.
+    pub(crate) region: String,
+    /// The listener clients connect to; TLS always. Certificates are read again when they change.
+    pub(crate) listen: Listen,
+    /// The listener of health checks and metrics; plain HTTP.
+    pub(crate) admin: Admin,
+    /// The apiservers behind this proxy.
+    pub(crate) upstream: Upstream,
+    /// What is cached and how much memory it may take.
+    pub(crate) cache: Cache,
+    /// Who is let in.
+    pub(crate) authentication: Authentication,
+    /// How a request is permitted.
+    pub(crate) authorization: Authorization,
+    /// What is done with the heartbeats of nodes.
+    pub(crate) heartbeats: Heartbeats,
+    /// What one client or the whole proxy may take.
+    pub(crate) limits: Limits,
+    /// How a shutdown goes.
+    pub(crate) drain: Drain,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(extend("required" = ["address", "certFile", "keyFile"]))]
+pub(crate) struct Listen {
+    /// IP address and port, as `0.0.0.0:6443`. Port 0 lets the system choose one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) address: Option<String>,
+    /// PEM certificate chain of this server, leaf first. A relative path starts at the folder of
+    /// this file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cert_file: Option<String>,
+    /// PEM private key of the first certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_file: Option<String>,
+    /// PEM bundle of the authorities that sign client certificates. Without it no client
+    /// certificate is asked for.
+    #[serde(rename = "clientCAFile", skip_serializing_if = "Option::is_none")]
+    pub(crate) client_ca_file: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Admin {
+    /// IP address and port. The default stays on the machine, because metrics name resources.
+    pub(crate) address: String,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1:9443".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(extend("required" = ["credentials", "identity"]))]
+pub(crate) struct Upstream {
+    /// URLs of the apiservers without path, as `https://10.0.0.1:6443`; `http` only for loopback.
+    /// The next one is used when one fails. May be left out when the credentials name a server.
+    pub(crate) servers: Vec<String>,
+    /// PEM bundle that signs the servers' certificates. May be left out when the credentials bring
+    /// one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<String>,
+    /// The proxy's own identity, for watches and reviews. Exactly one kind.
+    pub(crate) credentials: Credentials,
+    /// How the identity of a client travels with a forwarded request.
+    pub(crate) identity: Identity,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Credentials {
+    /// A kubeconfig; its current context is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kubeconfig: Option<String>,
+    /// `true`: the service account of the pod the proxy runs in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) in_cluster: Option<bool>,
+    /// PEM chain of a client certificate, leaf first; goes with `keyFile`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cert_file: Option<String>,
+    /// PEM private key of the client certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_file: Option<String>,
+    /// A bearer token in a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(extend("required" = ["mode"]))]
+pub(crate) struct Identity {
+    /// `RequestHeader`: X-Remote headers with a client certificate the apiserver trusts as a front
+    /// proxy. `Impersonate`: Impersonate headers with the proxy's own credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mode: Option<IdentityMode>,
+    /// PEM chain of the front proxy's certificate, leaf first; required by `RequestHeader`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cert_file: Option<String>,
+    /// PEM private key of that certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_file: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub(crate) enum IdentityMode {
+    RequestHeader,
+    Impersonate,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Cache {
+    /// For every resource that `resources` does not name.
+    pub(crate) defaults: CacheDefaults,
+    /// Resources with settings of their own; what an entry leaves out is taken from `defaults`.
+    pub(crate) resources: Vec<CachedResource>,
+    /// Resources that are never cached, in every version.
+    pub(crate) passthrough: Vec<GroupResource>,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct CacheDefaults {
+    /// Bytes of objects one cache may hold; each resource and encoding has a cache of its own. A
+    /// resource that outgrows it is forwarded. At least 1Mi.
+    pub(crate) objects: Quantity,
+    /// Past events, for watchers that come back.
+    pub(crate) history: HistoryDefaults,
+    /// Time without a client after which a cache is closed; 0 keeps it open. At least 10s.
+    pub(crate) idle_timeout: Time,
+    /// Encodings that are cached; a request for another one is forwarded.
+    pub(crate) encodings: Vec<Encoding>,
+}
+
+impl Default for CacheDefaults {
+    fn default() -> Self {
+        Self {
+            objects: Quantity(512 * MI),
+            history: HistoryDefaults::default(),
+            idle_timeout: Time::seconds(10 * 60),
+            encodings: vec![Encoding::Protobuf, Encoding::Json],
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct HistoryDefaults {
+    /// Bytes of past events one cache may hold; reaching it shortens the history. At least 1Mi.
+    pub(crate) bytes: Quantity,
+    /// Age up to which past events are kept: how long a client may be away without a new list.
+    /// From 75s, what the apiserver's own cache keeps, to 24h.
+    pub(crate) age: Time,
+}
+
+impl Default for HistoryDefaults {
+    fn default() -> Self {
+        Self {
+            bytes: Quantity(64 * MI),
+            age: Time::seconds(5 * 60),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(extend("required" = ["group", "resource"]))]
+pub(crate) struct CachedResource {
+    /// API group; empty for the core group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<String>,
+    /// API version; left out means every version that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<String>,
+    /// Plural name, as in a path: `pods`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) resource: Option<String>,
+    /// Encodings that are cached. Left out: those of `defaults`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) encodings: Option<Vec<Encoding>>,
+    /// Bytes of objects each cache may hold. Left out: that of `defaults`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) objects: Option<Quantity>,
+    /// Past events. What is left out is taken from `defaults`.
+    pub(crate) history: History,
+    /// Whether the caches are opened at start and kept open. Needs `encodings` in the same entry,
+    /// because each one is a watch on the apiserver and memory of its own.
+    pub(crate) preload: bool,
+    /// Time without a client after which a cache is closed. Left out: that of `defaults`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) idle_timeout: Option<Time>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct History {
+    /// Bytes of past events each cache may hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<Quantity>,
+    /// Age up to which past events are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) age: Option<Time>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Encoding {
+    Protobuf,
+    Json,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(extend("required" = ["group", "resource"]))]
+pub(crate) struct GroupResource {
+    /// API group; empty for the core group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<String>,
+    /// Plural name, as in a path: `events`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) resource: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Authentication {
+    /// Whether a client certificate signed by `listen.clientCAFile` names its holder.
+    pub(crate) client_certificate: bool,
+    /// Bearer tokens.
+    pub(crate) token_review: TokenReview,
+    /// Whether a caller without credentials is `system:anonymous` instead of refused.
+    pub(crate) anonymous: bool,
+}
+
+impl Default for Authentication {
+    fn default() -> Self {
+        Self {
+            client_certificate: true,
+            token_review: TokenReview::default(),
+            anonymous: false,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct TokenReview {
+    /// How long the answer about a token may be reused, so also how long a revoked one may still
+    /// work; 0 asks for every request. At most 5m.
+    #[serde(rename = "cacheTTL")]
+    pub(crate) cache_ttl: Time,
+    /// Audiences a token must be for; none means those of the apiserver.
+    pub(crate) audiences: Vec<String>,
+}
+
+impl Default for TokenReview {
+    fn default() -> Self {
+        Self {
+            cache_ttl: Time::seconds(10),
+            audiences: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Authorization {
+    /// Whether nodes are authorised by the rules of the Node authorizer, from the caches, before
+    /// the apiserver is asked.
+    pub(crate) node: bool,
+    /// Decisions of the apiserver.
+    pub(crate) subject_access_review: SubjectAccessReview,
+}
+
+impl Default for Authorization {
+    fn default() -> Self {
+        Self {
+            node: true,
+            subject_access_review: SubjectAccessReview::default(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct SubjectAccessReview {
+    /// How long an allowing answer may be reused, so also how long a withdrawn right may still
+    /// work; 0 asks for every request. At most 5m.
+    #[serde(rename = "allowTTL")]
+    pub(crate) allow_ttl: Time,
+    /// How long a refusing answer may be reused; 0 asks for every request. At most 5m.
+    #[serde(rename = "denyTTL")]
+    pub(crate) deny_ttl: Time,
+}
+
+impl Default for SubjectAccessReview {
+    fn default() -> Self {
+        Self {
+            allow_ttl: Time::seconds(10),
+            deny_ttl: Time::seconds(10),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Heartbeats {
+    /// `Passthrough`: forwarded like any other write.
+    pub(crate) mode: HeartbeatMode,
+    /// `--node-monitor-grace-period` of the controller manager, which has the same default. From
+    /// 10s to 10m.
+    pub(crate) node_monitor_grace_period: Time,
+}
+
+impl Default for Heartbeats {
+    fn default() -> Self {
+        Self {
+            mode: HeartbeatMode::Passthrough,
+            node_monitor_grace_period: Time::seconds(50),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub(crate) enum HeartbeatMode {
+    Passthrough,
+    #[schemars(skip)]
+    Coalesce,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Client connections at a time. Further ones are closed when accepted.
+    pub(crate) connections: u32,
+    /// Streams of one HTTP/2 connection, so also its watches. The default is that of Go's HTTP/2
+    /// server; a kubelet opens about ten. Further ones wait.
+    pub(crate) watches_per_connection: u32,
+    /// Bytes of lists and initial events in flight to all clients together. Further requests get
+    /// 429 with a Retry-After. At least 1Mi.
+    pub(crate) initial_list_bytes: Quantity,
+    /// Time for a TLS handshake. From 1s to 1m.
+    pub(crate) handshake_timeout: Time,
+    /// Time for the header of a request; the default is the apiserver's. From 1s to 5m.
+    pub(crate) header_timeout: Time,
+    /// Bytes of the header of a request; larger ones get 431. A kubelet sends under 4Ki. From 8Ki
+    /// to 1Mi.
+    pub(crate) header_bytes: Quantity,
+    /// Silence on an HTTP/2 connection after which the peer is pinged; the default is client-go's.
+    /// From 1s to 10m.
+    pub(crate) keep_alive_interval: Time,
+    /// Time for the answer to a ping; the connection is closed at its end. From 1s to 5m.
+    pub(crate) keep_alive_timeout: Time,
+    /// Time a consistent read may wait for proof of freshness before it is forwarded; the default
+    /// is the apiserver's. From 100ms, and less than `requestTimeout`.
+    pub(crate) consistent_read_timeout: Time,
+    /// Time to open a connection to an apiserver, TLS included. From 100ms to 1m.
+    pub(crate) connect_timeout: Time,
+    /// Time for a request that is no watch, log or upgrade; the default is the apiserver's. From 1s
+    /// to 1h.
+    pub(crate) request_timeout: Time,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 250_000,
+            watches_per_connection: 250,
+            initial_list_bytes: Quantity(GI / 4),
+            handshake_timeout: Time::seconds(10),
+            header_timeout: Time::seconds(32),
+            header_bytes: Quantity(64 * KI),
+            keep_alive_interval: Time::seconds(30),
+            keep_alive_timeout: Time::seconds(15),
+            consistent_read_timeout: Time::seconds(3),
+            connect_timeout: Time::seconds(5),
+            request_timeout: Time::seconds(60),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Drain {
+    /// Time over which connections are let go after SIGTERM; what is open at its end is cut. At
+    /// most 1h.
+    pub(crate) grace_period: Time,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            grace_period: Time::seconds(60),
+        }
+    }
+}
+
+/// Keys that do not exist, or no longer, and what to write instead. A renamed key gets its line
+/// here for good, so that an old file is answered with the new name and not with a guess.
+const TOMBSTONES: &[(&str, &str)] = &[
+    (
+        "listen.port",
+        "the port is part of `listen.address`, as `0.0.0.0:6443`",
+    ),
+    (
+        "admin.port",
+        "the port is part of `admin.address`, as `127.0.0.1:9443`",
+    ),
+    (
+        "listen.caFile",
+        "the authorities of client certificates are `listen.clientCAFile`",
+    ),
+    (
+        "upstream.server",
+        "servers are a list: `upstream.servers: [\"https://…\"]`",
+    ),
+    (
+        "upstream.kubeconfig",
+        "it belongs into `upstream.credentials.kubeconfig`",
+    ),
+    (
+        "upstream.tokenFile",
+        "it belongs into `upstream.credentials.tokenFile`",
+    ),
+    (
+        "upstream.certFile",
+        "it belongs into `upstream.credentials` or `upstream.identity`",
+    ),
+    (
+        "upstream.keyFile",
+        "it belongs into `upstream.credentials` or `upstream.identity`",
+    ),
+    (
+        "authentication.cacheTTL",
+        "it belongs into `authentication.tokenReview.cacheTTL`",
+    ),
+    (
+        "authorization.allowTTL",
+        "it belongs into `authorization.subjectAccessReview.allowTTL`",
+    ),
+    (
+        "authorization.denyTTL",
+        "it belongs into `authorization.subjectAccessReview.denyTTL`",
+    ),
+    (
+        "metadata",
+        "this file is read by the proxy itself and has no metadata; remove it",
+    ),
+    (
+        "spec",
+        "there is no `spec` here; its keys stand at the top of the document",
+    ),
+];
+
+/// What to say about an unknown key that has a tombstone.
+pub(crate) fn tombstone(key: &str) -> Option<String> {
+    let (_, advice) = TOMBSTONES.iter().find(|(buried, _)| *buried == key)?;
+    Some(format!("there is no such key; {advice}"))
+}
+
+/// The JSON schema of [`File`].
+pub(crate) fn schema() -> schemars::Schema {
+    SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<File>()
+}

@@ -1,0 +1,464 @@
+//! File → Config: every rule a value must meet, and all breaches of one run.
+//!
+//! Each section of the file has a function that returns the section or nothing; nothing means that
+//! a mistake was noted, and the other sections are looked at all the same. A breach below or above
+//! something the decoder already refused is not noted: it would be an echo.
+//!
+//! Refuses to touch the world: it reads no certificate and asks no resolver.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::decode::{Decoded, decode};
+use crate::duration::Time;
+use crate::file::{self, File};
+use crate::quantity::{KI, MI, Quantity};
+use crate::tree::{Node, Value};
+use crate::{
+    Admin, Authentication, Authorization, Config, Drain, FileContent, HeartbeatMode, Heartbeats,
+    Limits, Listen, Live, Mistake, ReferencedFile, Startup, TokenReview,
+};
+
+mod cache;
+mod upstream;
+
+const API_VERSION: &str = "watershed.dev/v1alpha1";
+const KIND: &str = "ProxyConfiguration";
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Makes a [`Config`] of the text of a file in `folder`, or names every mistake in its order.
+pub(crate) fn config(text: &str, folder: &Path) -> Result<Config, Vec<Mistake>> {
+    let tree = Node::parse(text).map_err(|mistake| vec![mistake])?;
+    if matches!(tree.value, Value::Null) {
+        let message = format!("the file is empty; it starts with `apiVersion: {API_VERSION}`");
+        return Err(vec![Mistake {
+            place: tree.place(""),
+            message,
+        }]);
+    }
+    let Decoded {
+        shape,
+        tree,
+        mistakes,
+    } = decode::<File>(tree, file::tombstone);
+    let refused = mistakes.len();
+    let mut check = Check {
+        tree,
+        folder,
+        mistakes,
+        refused,
+        files: Vec::new(),
+    };
+    let config = check.document(shape);
+    let Check {
+        mut mistakes,
+        mut files,
+        ..
+    } = check;
+    match config {
+        Some((startup, live)) if mistakes.is_empty() => {
+            files.sort_by_key(|file: &ReferencedFile| (file.place.line, file.place.column));
+            Ok(Config {
+                startup,
+                live,
+                files,
+            })
+        }
+        _ => {
+            assert!(
+                !mistakes.is_empty(),
+                "a section is missing only after a mistake was noted"
+            );
+            mistakes.sort_by_key(|mistake| (mistake.place.line, mistake.place.column));
+            Err(mistakes)
+        }
+    }
+}
+
+/// One run over one file.
+struct Check<'a> {
+    tree: Node,
+    folder: &'a Path,
+    mistakes: Vec<Mistake>,
+    /// How many of the mistakes are the decoder's.
+    refused: usize,
+    files: Vec<ReferencedFile>,
+}
+
+impl Check<'_> {
+    fn document(&mut self, file: File) -> Option<(Startup, Live)> {
+        self.header("apiVersion", file.api_version.as_deref(), API_VERSION);
+        self.header("kind", file.kind.as_deref(), KIND);
+        let region = self.region(file.region);
+        let address = self.listen_address(&file.listen);
+        let listen = self.listen(file.listen, address);
+        let admin = self.address("admin.address", &file.admin.address);
+        self.distinct_addresses(address, admin);
+        let upstream = self.upstream(file.upstream, address);
+        let heartbeats = self.heartbeats(&file.heartbeats);
+        let cache = self.cache(file.cache);
+        let authentication = self.authentication(file.authentication);
+        let authorization = self.authorization(&file.authorization);
+        let limits = self.limits(&file.limits);
+        let grace_period = self.time(
+            "drain.gracePeriod",
+            file.drain.grace_period,
+            Duration::ZERO..=HOUR,
+        );
+        let startup = Startup {
+            region: region?,
+            listen: listen?,
+            admin: Admin { address: admin? },
+            upstream: upstream?,
+            heartbeats: heartbeats?,
+        };
+        let live = Live {
+            cache: cache?,
+            authentication: authentication?,
+            authorization: authorization?,
+            limits: limits?,
+            drain: Drain {
+                grace_period: grace_period?,
+            },
+        };
+        Some((startup, live))
+    }
+
+    fn header(&mut self, key: &str, found: Option<&str>, expected: &str) {
+        match found {
+            Some(found) if found == expected => {}
+            Some(found) => {
+                self.note(
+                    key,
+                    format!("`{found}` is not understood; write `{expected}`"),
+                );
+            }
+            None => self.note(
+                key,
+                format!("this key is missing; write `{key}: {expected}`"),
+            ),
+        }
+    }
+
+    fn region(&mut self, region: String) -> Option<String> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if region.len() <= 63 && region.chars().all(fits) {
+            return Some(region);
+        }
+        self.refuse(
+            "region",
+            "not a name; use at most 63 letters, digits, `-`, `_` and `.`, so that it can be a label",
+        )
+    }
+
+    fn listen_address(&mut self, listen: &file::Listen) -> Option<SocketAddr> {
+        let address = self.required(
+            "listen.address",
+            listen.address.as_deref(),
+            "as `0.0.0.0:6443`",
+        )?;
+        self.address("listen.address", address)
+    }
+
+    fn listen(&mut self, listen: file::Listen, address: Option<SocketAddr>) -> Option<Listen> {
+        let cert_file = self.required_file(
+            "listen.certFile",
+            listen.cert_file,
+            FileContent::Certificates,
+        );
+        let key_file =
+            self.required_file("listen.keyFile", listen.key_file, FileContent::PrivateKey);
+        let client_ca_file = self.file(
+            "listen.clientCAFile",
+            listen.client_ca_file,
+            FileContent::CertificateAuthorities,
+        );
+        Some(Listen {
+            address: address?,
+            cert_file: cert_file?,
+            key_file: key_file?,
+            client_ca_file: client_ca_file?,
+        })
+    }
+
+    fn distinct_addresses(&mut self, listen: Option<SocketAddr>, admin: Option<SocketAddr>) {
+        let (Some(listen), Some(admin)) = (listen, admin) else {
+            return;
+        };
+        let same_ip = listen.ip() == admin.ip()
+            || listen.ip().is_unspecified()
+            || admin.ip().is_unspecified();
+        if listen.port() != 0 && listen.port() == admin.port() && same_ip {
+            self.note(
+                "admin.address",
+                format!("{admin} is taken by `listen.address` ({listen}); choose another port"),
+            );
+        }
+    }
+
+    fn heartbeats(&mut self, heartbeats: &file::Heartbeats) -> Option<Heartbeats> {
+        let node_monitor_grace_period = self.time(
+            "heartbeats.nodeMonitorGracePeriod",
+            heartbeats.node_monitor_grace_period,
+            10 * SECOND..=10 * MINUTE,
+        );
+        let mode = match heartbeats.mode {
+            file::HeartbeatMode::Passthrough => HeartbeatMode::Passthrough,
+            file::HeartbeatMode::Coalesce => {
+                return self.refuse(
+                    "heartbeats.mode",
+                    "`Coalesce` is not available in this version; write `Passthrough`",
+                );
+            }
+        };
+        Some(Heartbeats {
+            mode,
+            node_monitor_grace_period: node_monitor_grace_period?,
+        })
+    }
+
+    fn authentication(&mut self, file: file::Authentication) -> Option<Authentication> {
+        let key = "authentication.clientCertificate";
+        let authorities = self.tree.has("listen.clientCAFile");
+        if file.client_certificate && self.tree.has(key) && !authorities {
+            self.note(
+                key,
+                "client certificates need `listen.clientCAFile`; add it or write `false`".into(),
+            );
+        }
+        let ttl = self.ttl(
+            "authentication.tokenReview.cacheTTL",
+            file.token_review.cache_ttl,
+        );
+        let audiences = file.token_review.audiences;
+        for (index, audience) in audiences.iter().enumerate() {
+            if audience.is_empty() {
+                let key = format!("authentication.tokenReview.audiences[{index}]");
+                self.note(&key, "an audience is never empty; remove it".into());
+            }
+        }
+        Some(Authentication {
+            client_certificate: file.client_certificate,
+            token_review: TokenReview {
+                cache_ttl: ttl?,
+                audiences,
+            },
+            anonymous: file.anonymous,
+        })
+    }
+
+    fn authorization(&mut self, file: &file::Authorization) -> Option<Authorization> {
+        let reviews = &file.subject_access_review;
+        let allow = self.ttl(
+            "authorization.subjectAccessReview.allowTTL",
+            reviews.allow_ttl,
+        );
+        let deny = self.ttl(
+            "authorization.subjectAccessReview.denyTTL",
+            reviews.deny_ttl,
+        );
+        Some(Authorization {
+            node: file.node,
+            allow_ttl: allow?,
+            deny_ttl: deny?,
+        })
+    }
+
+    fn limits(&mut self, file: &file::Limits) -> Option<Limits> {
+        let connections = self.positive("limits.connections", file.connections);
+        let watches = self.positive("limits.watchesPerConnection", file.watches_per_connection);
+        let initial_list_bytes = self.bytes(
+            "limits.initialListBytes",
+            file.initial_list_bytes,
+            MI..=u64::MAX,
+        );
+        let header_bytes = self.bytes("limits.headerBytes", file.header_bytes, 8 * KI..=MI);
+        let handshake = self.time(
+            "limits.handshakeTimeout",
+            file.handshake_timeout,
+            SECOND..=MINUTE,
+        );
+        let header = self.time(
+            "limits.headerTimeout",
+            file.header_timeout,
+            SECOND..=5 * MINUTE,
+        );
+        let interval = self.time(
+            "limits.keepAliveInterval",
+            file.keep_alive_interval,
+            SECOND..=10 * MINUTE,
+        );
+        let ping = self.time(
+            "limits.keepAliveTimeout",
+            file.keep_alive_timeout,
+            SECOND..=5 * MINUTE,
+        );
+        let connect = self.time(
+            "limits.connectTimeout",
+            file.connect_timeout,
+            SECOND / 10..=MINUTE,
+        );
+        let request = self.time("limits.requestTimeout", file.request_timeout, SECOND..=HOUR);
+        let consistent = self.time(
+            "limits.consistentReadTimeout",
+            file.consistent_read_timeout,
+            SECOND / 10..=HOUR,
+        );
+        if let (Some(consistent), Some(request)) = (consistent, request)
+            && consistent >= request
+        {
+            self.note(
+                "limits.consistentReadTimeout",
+                format!(
+                    "{} leaves no time to forward the request; choose less than \
+                     `limits.requestTimeout` ({})",
+                    Time(consistent),
+                    Time(request)
+                ),
+            );
+        }
+        Some(Limits {
+            connections: connections?,
+            watches_per_connection: watches?,
+            initial_list_bytes: initial_list_bytes?,
+            handshake_timeout: handshake?,
+            header_timeout: header?,
+            header_bytes: header_bytes?,
+            keep_alive_interval: interval?,
+            keep_alive_timeout: ping?,
+            consistent_read_timeout: consistent?,
+            connect_timeout: connect?,
+            request_timeout: request?,
+        })
+    }
+}
+
+/// The rules for single values.
+impl Check<'_> {
+    /// Notes a mistake, unless the decoder refused something at, above or below the key.
+    fn note(&mut self, key: &str, message: String) {
+        let place = self.tree.place(key);
+        let inside = |outer: &str, inner: &str| {
+            let rest = inner.strip_prefix(outer);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let echo = self.mistakes[..self.refused].iter().any(|refusal| {
+            let refused = refusal.place.key.as_str();
+            refused.is_empty() || inside(refused, &place.key) || inside(&place.key, refused)
+        });
+        if !echo {
+            self.mistakes.push(Mistake { place, message });
+        }
+    }
+
+    /// Notes a mistake and gives nothing, for a section that cannot be had.
+    fn refuse<T>(&mut self, key: &str, message: &str) -> Option<T> {
+        self.note(key, message.to_owned());
+        None
+    }
+
+    fn required<T>(&mut self, key: &str, value: Option<T>, example: &str) -> Option<T> {
+        if value.is_none() {
+            self.note(key, format!("this key is missing; add it, {example}"));
+        }
+        value
+    }
+
+    fn address(&mut self, key: &str, address: &str) -> Option<SocketAddr> {
+        match address.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                let message = format!(
+                    "`{address}` is not an IP address with a port; write for example \
+                     `0.0.0.0:6443` or `[::]:6443`"
+                );
+                self.refuse(key, &message)
+            }
+        }
+    }
+
+    /// A file that may be left out. The outer `None` is a mistake.
+    #[expect(
+        clippy::option_option,
+        reason = "absent and wrong are different answers"
+    )]
+    fn file(
+        &mut self,
+        key: &str,
+        path: Option<String>,
+        content: FileContent,
+    ) -> Option<Option<PathBuf>> {
+        let Some(path) = path else { return Some(None) };
+        if path.is_empty() {
+            return self.refuse(
+                key,
+                "an empty path names no file; give one or remove the key",
+            );
+        }
+        if path.starts_with("~/") {
+            return self.refuse(key, "`~` is not expanded here; write the whole path");
+        }
+        let path = self.folder.join(path);
+        let place = self.tree.place(key);
+        self.files.push(ReferencedFile {
+            path: path.clone(),
+            content,
+            place,
+        });
+        Some(Some(path))
+    }
+
+    fn required_file(
+        &mut self,
+        key: &str,
+        path: Option<String>,
+        content: FileContent,
+    ) -> Option<PathBuf> {
+        let path = self.required(key, path, "with the path of a file");
+        self.file(key, path, content).flatten()
+    }
+
+    fn positive(&mut self, key: &str, number: u32) -> Option<u32> {
+        if number == 0 {
+            return self.refuse(key, "0 would let nobody in; give at least 1");
+        }
+        Some(number)
+    }
+
+    fn time(&mut self, key: &str, time: Time, range: RangeInclusive<Duration>) -> Option<Duration> {
+        if range.contains(&time.0) {
+            return Some(time.0);
+        }
+        let (least, most) = (Time(*range.start()), Time(*range.end()));
+        self.refuse(
+            key,
+            &format!("{time} is out of range; choose from {least} to {most}"),
+        )
+    }
+
+    fn ttl(&mut self, key: &str, time: Time) -> Option<Duration> {
+        if time.0 <= 5 * MINUTE {
+            return Some(time.0);
+        }
+        let message =
+            format!("{time} is too long: a revoked right would work that long; choose at most 5m");
+        self.refuse(key, &message)
+    }
+
+    fn bytes(&mut self, key: &str, quantity: Quantity, range: RangeInclusive<u64>) -> Option<u64> {
+        if range.contains(&quantity.0) {
+            return Some(quantity.0);
+        }
+        let (least, most) = (Quantity(*range.start()), Quantity(*range.end()));
+        let advice = match *range.end() {
+            u64::MAX => format!("choose at least {least}"),
+            _ => format!("choose from {least} to {most}"),
+        };
+        self.refuse(key, &format!("{quantity} is out of range; {advice}"))
+    }
+}
