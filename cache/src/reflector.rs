@@ -1,15 +1,35 @@
 //! Lists and watches one resource upstream and feeds the writer of its cache.
+//!
+//! Owns the state machine (`reflector/machine.rs`), the proofs of freshness (`reflector/probe.rs`) and the pace of
+//! retries. It refuses to know HTTP: [`ListerWatcher`] moves raw bodies. Machine and prober are two futures of one task
+//! that share the one writer; whichever stream delivers an event first applies it, and the other's copy is ignored,
+//! because both streams are gapless from a point at or below the own version. The invariant: the own version never goes
+//! back. A list older than what the cache has served is discarded, however often that takes.
 
-use std::fmt;
-use std::fmt::Write as _;
+use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use parking_lot::Mutex;
 
-use crate::resource_version::ResourceVersion;
+use crate::encoding::StatusError;
+use crate::error::OverBudget;
 use crate::watch_cache::Writer;
+
+mod delays;
+mod machine;
+mod probe;
+mod request;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use request::{ListRequest, WatchRequest};
+
+use machine::Machine;
+use probe::Prober;
 
 /// The way to the apiserver: raw bodies of one resource in one encoding. Implementations add the path, the encoding's
 /// media type and credentials, and bound the size of a list body.
@@ -30,81 +50,6 @@ pub trait ListerWatcher: Send + Sync {
     ) -> impl Future<Output = Result<Self::Body, UpstreamError>> + Send;
 }
 
-/// Parameters of an upstream LIST.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListRequest {
-    /// `limit`; no limit when `None`.
-    pub limit: Option<usize>,
-    /// `continue` of the page before.
-    pub continue_token: Option<String>,
-    /// `resourceVersion`, sent with `resourceVersionMatch=NotOlderThan`; `None` asks for a consistent list.
-    pub not_older_than: Option<ResourceVersion>,
-}
-
-impl ListRequest {
-    /// The query string.
-    pub fn query(&self) -> String {
-        let mut query = String::new();
-        if let Some(limit) = self.limit {
-            let _ = write!(query, "limit={limit}&");
-        }
-        if let Some(token) = &self.continue_token {
-            let _ = write!(query, "continue={}&", Escaped(token));
-        }
-        if let Some(version) = self.not_older_than {
-            let _ = write!(
-                query,
-                "resourceVersion={version}&resourceVersionMatch=NotOlderThan&"
-            );
-        }
-        query.pop();
-        query
-    }
-}
-
-/// Parameters of an upstream WATCH. Bookmarks are always allowed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WatchRequest {
-    /// `resourceVersion`; `None` is the empty one.
-    pub resource_version: Option<ResourceVersion>,
-    /// `sendInitialEvents=true` with `resourceVersionMatch=NotOlderThan`.
-    pub send_initial_events: bool,
-    /// `timeoutSeconds`, whole seconds.
-    pub timeout: Duration,
-}
-
-impl WatchRequest {
-    /// The query string.
-    pub fn query(&self) -> String {
-        let mut query = String::from("watch=true&allowWatchBookmarks=true");
-        if self.send_initial_events {
-            query.push_str("&sendInitialEvents=true&resourceVersionMatch=NotOlderThan");
-        }
-        query.push_str("&resourceVersion=");
-        if let Some(version) = self.resource_version {
-            let _ = write!(query, "{version}");
-        }
-        let _ = write!(query, "&timeoutSeconds={}", self.timeout.as_secs());
-        query
-    }
-}
-
-/// Text as a query value: everything but letters, digits and `-._~` as percent codes.
-struct Escaped<'a>(&'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.0.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                f.write_char(char::from(byte))?;
-            } else {
-                write!(f, "%{byte:02X}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Why the apiserver did not give what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
@@ -123,6 +68,23 @@ pub enum UpstreamError {
     /// It could not be reached, or the connection broke.
     #[error("the connection failed: {0}")]
     Transport(String),
+}
+
+impl From<StatusError> for UpstreamError {
+    fn from(status: StatusError) -> Self {
+        let StatusError {
+            code,
+            reason,
+            message,
+            retry_after,
+        } = status;
+        Self::Status {
+            code,
+            reason,
+            message,
+            retry_after,
+        }
+    }
 }
 
 /// How a reflector is doing.
@@ -188,14 +150,47 @@ impl Default for ReflectorOptions {
 pub struct Reflector;
 
 impl Reflector {
-    /// Runs until `shutdown` resolves or the objects outgrow their budget; the cache is closed then.
+    /// Runs until `shutdown` resolves or the objects outgrow their budget. The writer is dropped then, which closes the
+    /// cache; the last status says why.
     pub async fn run<L: ListerWatcher>(
         writer: Writer,
         lister_watcher: L,
         options: ReflectorOptions,
         shutdown: impl Future<Output = ()> + Send,
     ) {
-        let _ = (writer, lister_watcher, options);
-        shutdown.await;
+        let shared = writer.shared();
+        let writer = Mutex::new(writer);
+        let upstream = Upstream {
+            shared,
+            writer: &writer,
+            lister_watcher: &lister_watcher,
+            options: &options,
+        };
+        let ended: Result<Infallible, OverBudget> = tokio::select! {
+            ended = Machine::new(&upstream).run() => ended,
+            ended = Prober::new(&upstream).run() => ended,
+            () = shutdown => {
+                upstream.shared.set_status(ReflectorStatus::Stopped);
+                return;
+            }
+        };
+        match ended {
+            Ok(never) => match never {},
+            Err(OverBudget { bytes, budget }) => {
+                let resource = &upstream.shared.resource.resource;
+                tracing::warn!(%resource, bytes, budget, "objects outgrew their budget");
+                upstream
+                    .shared
+                    .set_status(ReflectorStatus::OverBudget { bytes });
+            }
+        }
     }
+}
+
+/// What the two futures of a reflector share.
+struct Upstream<'a, L> {
+    shared: std::sync::Arc<crate::watch_cache::Shared>,
+    writer: &'a Mutex<Writer>,
+    lister_watcher: &'a L,
+    options: &'a ReflectorOptions,
 }

@@ -74,8 +74,8 @@ pub(crate) struct Shared {
     current: Mutex<Option<Snapshot>>,
     pub(crate) view: Mutex<View>,
     /// The own version, for those who wait for one; `None` while not ready.
-    progress: watch::Sender<Option<ResourceVersion>>,
-    pub(crate) status: watch::Sender<ReflectorStatus>,
+    pub(crate) progress: watch::Sender<Option<ResourceVersion>>,
+    status: watch::Sender<ReflectorStatus>,
     pub(crate) template: Mutex<BookmarkTemplate>,
     pub(crate) freshness: Freshness,
     pub(crate) counters: Counters,
@@ -86,6 +86,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn set_status(&self, status: ReflectorStatus) {
+        self.status.send_if_modified(|current| {
+            let changed = *current != status;
+            *current = status;
+            changed
+        });
+    }
+
     fn touch(&self, clock: &AtomicU64) {
         let elapsed = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         clock.store(elapsed, Ordering::Relaxed);
@@ -128,6 +136,7 @@ impl WatchCache {
         let writer = Writer {
             store: Store::new(trigger),
             resource_version: ResourceVersion::default(),
+            ready: false,
             wake: Vec::new(),
             shared: Arc::clone(&shared),
         };
@@ -325,13 +334,14 @@ pub struct Writer {
     shared: Arc<Shared>,
     store: Store,
     resource_version: ResourceVersion,
+    ready: bool,
     /// Scratch space for the wakers of one event.
     wake: Vec<Waker>,
 }
 
 impl Writer {
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     /// Up to where the cache is complete.
@@ -339,8 +349,9 @@ impl Writer {
         self.resource_version
     }
 
-    /// Takes one event of an upstream stream that is complete from the own version on. Events at or below the own
-    /// version change nothing. What happened is judged by what the store holds, not by the event's type alone.
+    /// Takes one event of an upstream stream that is complete from the own version on. Events below the own version and
+    /// repeats change nothing, nor does anything before the first [`Self::replace`] or after the cache was closed. What
+    /// happened is judged by what the store holds, not by the event's type alone.
     ///
     /// # Errors
     /// [`OverBudget`]; the cache is closed then.
@@ -349,7 +360,7 @@ impl Writer {
     /// On an `event_type` that carries no object of the resource.
     pub fn apply(&mut self, event_type: EventType, object: Object) -> Result<(), OverBudget> {
         let resource_version = object.resource_version();
-        if resource_version < self.resource_version {
+        if !self.ready || resource_version < self.resource_version {
             return Ok(());
         }
         // Leases that expire together are deleted at one version, so the own version itself may still bring news.
@@ -408,6 +419,9 @@ impl Writer {
         if let Some(template) = template {
             *self.shared.template.lock() = template;
         }
+        if !self.ready {
+            return;
+        }
         if resource_version <= self.resource_version {
             self.shared.touch(&self.shared.last_progress);
             return;
@@ -462,6 +476,7 @@ impl Writer {
             "versions never go back"
         );
         self.store = store;
+        self.ready = true;
         self.shared.counters.relists.bump();
         self.publish_state(resource_version, |view, wake| {
             view.replace(resource_version, wake)
@@ -470,6 +485,7 @@ impl Writer {
 
     /// Ends every watcher and answers nobody until the next [`Self::replace`]. The own version stays as a lower bound.
     pub(crate) fn close(&mut self) {
+        self.ready = false;
         self.store = self.collect();
         self.shared.current.lock().take();
         self.shared.view.lock().close(&mut self.wake);
@@ -477,8 +493,12 @@ impl Writer {
         self.wake.drain(..).for_each(Waker::wake);
     }
 
-    /// The newest state, as the writer has it.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    /// The newest state; `None` while not ready.
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+        self.ready.then(|| self.state())
+    }
+
+    fn state(&self) -> Snapshot {
         Snapshot::new(
             Arc::clone(&self.shared.resource),
             self.store.clone(),
@@ -503,7 +523,7 @@ impl Writer {
         change: impl FnOnce(&mut View, &mut Vec<Waker>),
     ) {
         self.resource_version = resource_version;
-        let snapshot = self.snapshot();
+        let snapshot = self.state();
         let options = &self.shared.options;
         let mut view = self.shared.view.lock();
         change(&mut view, &mut self.wake);

@@ -1,0 +1,159 @@
+//! Proofs that the cache holds everything written before a moment.
+//!
+//! One probe at a time serves every reader that arrived before it started. It is a consistent LIST with a small limit;
+//! its version X is at least the newest write of that moment. There are three proofs, cheapest first:
+//!
+//! 1. The own version is, or within [`STREAM_GRACE`] becomes, X or more: the stream was busy.
+//! 2. The list is the whole collection and equals the store by key and version: these very objects are the state at X.
+//!    Only that snapshot is labelled X. The own version stays: an object may have come and gone in between, and the
+//!    stream has yet to say so.
+//! 3. A *fence*: a short watch from the own version. The apiserver sends a bookmark before its end, and the fence
+//!    carries every event up to it, so the own version may advance to the bookmark. About one second on 1.36.
+//!
+//! Anything else, silence included, is no proof, and the reader forwards its request.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use crate::encoding::WatchEvent;
+use crate::error::{CacheError, NotFresh, OverBudget};
+use crate::freshness::Proof;
+use crate::resource_version::ResourceVersion;
+
+use super::stream::StreamEnd;
+use super::{ListRequest, ListerWatcher, Upstream, WatchRequest};
+
+/// A collection up to this size is probed as a whole, a larger one by a single object.
+const WHOLE_OBJECTS: usize = 64;
+const WHOLE_BYTES: usize = 256 << 10;
+
+/// How long a probe may take to answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the main stream may take to pass X before a fence is opened.
+const STREAM_GRACE: Duration = Duration::from_millis(100);
+
+/// `timeoutSeconds` of a fence: the bookmark comes two seconds before the end.
+const FENCE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// When to give up on a fence that does not even end.
+const FENCE_PATIENCE: Duration = Duration::from_secs(4);
+
+/// Answers those who wait for a proof.
+pub(super) struct Prober<'a, L> {
+    upstream: &'a Upstream<'a, L>,
+}
+
+impl<'a, L: ListerWatcher> Prober<'a, L> {
+    pub(super) fn new(upstream: &'a Upstream<'a, L>) -> Self {
+        Self { upstream }
+    }
+
+    pub(super) async fn run(self) -> Result<Infallible, OverBudget> {
+        loop {
+            let readers = self.upstream.shared.freshness.demand().await;
+            let proof = self.prove().await?;
+            for reader in readers {
+                let _ = reader.send(proof.clone()); // a reader that left needs no answer
+            }
+        }
+    }
+
+    async fn prove(&self) -> Result<Proof, OverBudget> {
+        let Some(held) = self.upstream.writer.lock().snapshot() else {
+            return Ok(Err(CacheError::NotReady));
+        };
+        self.upstream.shared.counters.probes.bump();
+        let small = held.len() < WHOLE_OBJECTS && held.bytes() <= WHOLE_BYTES;
+        let limit = if small { held.len() + 1 } else { 1 };
+        drop(held); // do not hold old objects across the request
+        let request = ListRequest {
+            limit: Some(limit),
+            ..ListRequest::default()
+        };
+        let page = match tokio::time::timeout(PROBE_TIMEOUT, self.upstream.page(request)).await {
+            Ok(Ok(page)) => page,
+            Ok(Err(_)) | Err(_) => return Ok(Err(CacheError::NotFresh(NotFresh::Probe))),
+        };
+        let target = page.resource_version;
+        if let Some(proof) = self.reached(target) {
+            return Ok(proof);
+        }
+        if page.continue_token.is_none()
+            && let Some(held) = self.upstream.writer.lock().snapshot()
+            && held.holds_exactly(&page.objects)
+        {
+            return Ok(Ok(held.labelled(target)));
+        }
+        if tokio::time::timeout(STREAM_GRACE, self.reach(target))
+            .await
+            .is_err()
+        {
+            self.upstream.shared.counters.fences.bump();
+            let fenced = tokio::time::timeout(FENCE_PATIENCE, self.fence(target)).await;
+            fenced.unwrap_or(Ok(()))?;
+        }
+        Ok(self
+            .reached(target)
+            .unwrap_or(Err(CacheError::NotFresh(NotFresh::Behind))))
+    }
+
+    /// The answer, if the own version is far enough or the cache was closed meanwhile.
+    fn reached(&self, target: ResourceVersion) -> Option<Proof> {
+        match self.upstream.writer.lock().snapshot() {
+            None => Some(Err(CacheError::NotReady)),
+            Some(held) => (held.resource_version() >= target).then_some(Ok(held)),
+        }
+    }
+
+    /// Waits until [`Self::reached`] has an answer.
+    async fn reach(&self, target: ResourceVersion) {
+        let mut progress = self.upstream.shared.progress.subscribe();
+        let reached = progress.wait_for(|own| own.is_none_or(|own| own >= target));
+        reached
+            .await
+            .expect("the sender lives as long as the reflector");
+    }
+
+    /// Watches until the own version reaches `target`, or the fence ends without.
+    async fn fence(&self, target: ResourceVersion) -> Result<(), OverBudget> {
+        let own = self.upstream.writer.lock().resource_version();
+        let request = WatchRequest {
+            resource_version: Some(own),
+            send_initial_events: false,
+            timeout: FENCE_TIMEOUT,
+        };
+        let Ok(mut stream) = self.upstream.open(request).await else {
+            return Ok(());
+        };
+        loop {
+            let event = tokio::select! {
+                event = stream.next() => event,
+                () = self.reach(target) => return Ok(()), // the main stream was faster
+            };
+            let mut writer = self.upstream.writer.lock();
+            match event {
+                Ok(WatchEvent::Object { event_type, object }) => {
+                    writer.apply(event_type, object)?
+                }
+                Ok(WatchEvent::Bookmark {
+                    resource_version,
+                    template,
+                    ..
+                }) => {
+                    writer.advance(resource_version, Some(template));
+                }
+                Err(StreamEnd::Malformed(_)) => {
+                    self.upstream.shared.counters.malformed.bump();
+                    return Ok(());
+                }
+                Ok(WatchEvent::Error(_)) | Err(StreamEnd::Clean | StreamEnd::Cut(_)) => {
+                    return Ok(());
+                }
+            }
+            if writer.resource_version() >= target {
+                return Ok(());
+            }
+        }
+    }
+}
