@@ -1,1 +1,186 @@
-//! Placeholder.
+//! Who asks: a client certificate or a bearer token becomes a [`UserInfo`], or the request a 401.
+//!
+//! Owns the order of authenticators (certificate, then bearer), the parsing of both, and the
+//! memory of TokenReview answers: keyed by a keyed hash of the token, bounded in bytes, expiring,
+//! one review in flight per token. Tokens are never stored, logged or printed.
+//!
+//! Refuses to verify certificates (the TLS layer did, against the bundle in force) and to trust
+//! identity headers of clients.
+//!
+//! Invariant: no credentials, bad credentials and a failed review never become a user. Anonymous
+//! is a user only where the configuration says so, and only without credentials.
+
+mod certificate;
+mod review;
+mod token;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use watershed_config::Authentication;
+
+pub(crate) use self::review::{ReviewError, Reviewer, Reviews};
+use self::token::{Bearer, TokenReviews};
+use crate::status::Status;
+use crate::tls::ClientCertificate;
+
+/// Everything authorization may look at about a caller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct UserInfo {
+    /// User name, e.g. `system:node:n1`.
+    pub(crate) name: String,
+    /// Unique over time, where the credential has one.
+    pub(crate) uid: String,
+    /// Groups, in the credential's order.
+    pub(crate) groups: Vec<String>,
+    /// What else the credential says.
+    pub(crate) extra: BTreeMap<String, Vec<String>>,
+}
+
+impl UserInfo {
+    /// Whether the user is in a group.
+    pub(crate) fn in_group(&self, group: &str) -> bool {
+        self.groups.iter().any(|found| found == group)
+    }
+
+    /// What it takes, in bytes, roughly.
+    fn memory(&self) -> usize {
+        let strings = self.groups.iter().chain(self.extra.values().flatten());
+        let keys = self.extra.keys().map(|key| key.len() + 64).sum::<usize>();
+        self.name.len() + self.uid.len() + keys + strings.map(|it| it.len() + 24).sum::<usize>()
+    }
+
+    fn anonymous() -> Self {
+        Self {
+            name: ANONYMOUS.to_owned(),
+            groups: vec![UNAUTHENTICATED.to_owned()],
+            ..Self::default()
+        }
+    }
+
+    /// Adds `system:authenticated`, unless the apiserver would not.
+    fn authenticated(mut self) -> Self {
+        let settled = self.name == ANONYMOUS
+            || self.in_group(AUTHENTICATED)
+            || self.in_group(UNAUTHENTICATED);
+        if !settled {
+            self.groups.push(AUTHENTICATED.to_owned());
+        }
+        self
+    }
+}
+
+const ANONYMOUS: &str = "system:anonymous";
+const AUTHENTICATED: &str = "system:authenticated";
+const UNAUTHENTICATED: &str = "system:unauthenticated";
+
+/// A caller, and how a forwarded request carries it upstream.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// Who.
+    pub(crate) user: Arc<UserInfo>,
+    /// By what.
+    pub(crate) credential: Credential,
+    /// A `Warning` text the answer must carry.
+    pub(crate) warning: Option<&'static str>,
+}
+
+/// What proved the identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// The TLS client certificate: the proxy must assert the identity upstream.
+    Certificate,
+    /// The bearer token: the header goes upstream untouched.
+    Bearer,
+    /// Nothing.
+    Anonymous,
+}
+
+/// Why there is no identity. The apiserver answers 401 to all of them.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AuthnError {
+    /// No credentials, and anonymous requests are off.
+    #[error("no credentials")]
+    Missing,
+    /// The credentials are bad.
+    #[error("bad credentials: {0}")]
+    Rejected(String),
+    /// The credentials could not be checked.
+    #[error("the token could not be reviewed: {0}")]
+    Review(#[source] Arc<ReviewError>),
+}
+
+impl AuthnError {
+    /// The apiserver's answer.
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Self::Missing | Self::Rejected(_) | Self::Review(_) => Status::unauthorized(),
+        }
+    }
+}
+
+/// Finds out who asks.
+pub(crate) struct Authenticator<R> {
+    tokens: TokenReviews<R>,
+}
+
+impl<R: Reviews> Authenticator<R> {
+    /// An authenticator that asks `reviewer` about tokens.
+    pub(crate) fn new(reviewer: Arc<Reviewer<R>>) -> Self {
+        Self {
+            tokens: TokenReviews::new(reviewer),
+        }
+    }
+
+    /// Identifies the caller. `settings` may change between calls; the TTL applies to reviews made
+    /// from then on.
+    ///
+    /// # Errors
+    /// See [`AuthnError`].
+    pub(crate) async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        certificate: &ClientCertificate,
+        settings: &Authentication,
+    ) -> Result<Identity, AuthnError> {
+        let bearer = Bearer::from_headers(headers);
+        let warning = bearer.warning();
+        let mut failure = None;
+        if settings.client_certificate {
+            match certificate::user(certificate) {
+                Ok(Some(user)) => {
+                    let user = Arc::new(user.authenticated());
+                    return Ok(Identity {
+                        user,
+                        credential: Credential::Certificate,
+                        warning,
+                    });
+                }
+                Ok(None) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        if let Bearer::Token(token) = bearer {
+            match self.tokens.user(&token, &settings.token_review).await {
+                Ok(user) => {
+                    return Ok(Identity {
+                        user,
+                        credential: Credential::Bearer,
+                        warning,
+                    });
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None if settings.anonymous => Ok(Identity {
+                user: Arc::new(UserInfo::anonymous()),
+                credential: Credential::Anonymous,
+                warning,
+            }),
+            None => Err(AuthnError::Missing),
+        }
+    }
+}

@@ -1,1 +1,163 @@
-//! Placeholder.
+//! May they? A request for a resource becomes a [`Permit`], or a 403.
+//!
+//! Owns the attributes of a request as authorizers see them, the SubjectAccessReview that carries
+//! them, and the memory of its answers: allowed and denied for a TTL each, bounded in bytes, one
+//! review in flight per set of attributes.
+//!
+//! Refuses by default: whatever is not an explicit "allowed" from the apiserver, or membership in
+//! `system:masters`, is not a permit. Errors are never remembered.
+//!
+//! Invariant: a [`Permit`] exists only for attributes that were allowed, and says which those were
+//! and until when.
+
+mod access;
+mod attributes;
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use watershed_config::Authorization;
+
+use self::access::{AccessReviews, Verdict};
+pub(crate) use self::attributes::Attributes;
+use crate::authn::{ReviewError, Reviewer, Reviews};
+use crate::memo::Origin;
+use crate::status::Status;
+
+const MASTERS: &str = "system:masters";
+
+/// Leave to do exactly one thing. It cannot be made outside this module, and whoever serves data
+/// takes one by value.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    attributes: Attributes,
+    expires_at: Instant,
+    source: Source,
+}
+
+impl Permit {
+    /// What was allowed, to whom.
+    pub(crate) const fn attributes(&self) -> &Attributes {
+        &self.attributes
+    }
+
+    /// When the decision should be made again. The apiserver lets a running watch go on.
+    pub(crate) const fn expires_at(&self) -> Instant {
+        self.expires_at
+    }
+
+    /// Who decided.
+    pub(crate) const fn source(&self) -> Source {
+        self.source
+    }
+}
+
+/// Who decided. A metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    /// Membership in `system:masters`.
+    Masters,
+    /// A remembered review.
+    Cache,
+    /// A review made for this request.
+    Review,
+}
+
+impl Source {
+    /// The label.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Masters => "masters",
+            Self::Cache => "cache",
+            Self::Review => "review",
+        }
+    }
+}
+
+/// Why there is no permit.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AuthzError {
+    /// The apiserver did not allow it.
+    #[error("not allowed: {reason}")]
+    Denied {
+        /// The authorizers' reasons; may be empty.
+        reason: String,
+        /// Who decided.
+        source_of: Source,
+    },
+    /// The apiserver's authorizers failed and none allowed it.
+    #[error("the authorizer failed: {0}")]
+    Evaluation(String),
+    /// The apiserver could not be asked.
+    #[error("the access could not be reviewed: {0}")]
+    Review(#[source] Arc<ReviewError>),
+}
+
+impl AuthzError {
+    /// The apiserver's answer to the request that `attributes` came from. `request_uri` is its
+    /// target as sent.
+    pub(crate) fn status(&self, attributes: &Attributes, request_uri: &str) -> Status {
+        match self {
+            Self::Denied { reason, .. } => {
+                Status::forbidden(&attributes.user.name, attributes.refused(), reason)
+            }
+            Self::Evaluation(error) => Status::internal_server_error(request_uri, error),
+            Self::Review(error) => Status::internal_server_error(request_uri, &error.to_string()),
+        }
+    }
+}
+
+/// Decides about requests.
+pub(crate) struct Authorizer<R> {
+    reviews: AccessReviews<R>,
+}
+
+impl<R: Reviews> Authorizer<R> {
+    /// An authorizer that asks `reviewer`.
+    pub(crate) fn new(reviewer: Arc<Reviewer<R>>) -> Self {
+        Self {
+            reviews: AccessReviews::new(reviewer),
+        }
+    }
+
+    /// Decides about one request. `settings` may change between calls; the TTLs apply to reviews
+    /// made from then on.
+    ///
+    /// # Errors
+    /// See [`AuthzError`].
+    pub(crate) async fn authorize(
+        &self,
+        attributes: &Attributes,
+        settings: &Authorization,
+    ) -> Result<Permit, AuthzError> {
+        if attributes.user.in_group(MASTERS) {
+            let expires_at = Instant::now() + settings.allow_ttl;
+            return Ok(Permit {
+                attributes: attributes.clone(),
+                expires_at,
+                source: Source::Masters,
+            });
+        }
+        let (answer, origin) = self
+            .reviews
+            .verdict(attributes, settings)
+            .await
+            .map_err(AuthzError::Review)?;
+        let source = match origin {
+            Origin::Memory => Source::Cache,
+            Origin::Fetch => Source::Review,
+        };
+        match &answer.value {
+            Verdict::Allowed => Ok(Permit {
+                attributes: attributes.clone(),
+                expires_at: answer.expires_at,
+                source,
+            }),
+            Verdict::Refused { reason } => Err(AuthzError::Denied {
+                reason: reason.clone(),
+                source_of: source,
+            }),
+            Verdict::Failed { error } => Err(AuthzError::Evaluation(error.clone())),
+        }
+    }
+}

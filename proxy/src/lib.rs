@@ -10,6 +10,7 @@ mod discovery;
 mod drain;
 mod handler;
 mod listener;
+mod memo;
 mod metrics;
 mod negotiate;
 mod passthrough;

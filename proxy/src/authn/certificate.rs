@@ -1,0 +1,74 @@
+//! The user a client certificate names, as the apiserver's `request/x509` (1.36).
+
+use std::fmt::Write as _;
+
+use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
+
+use super::{AuthnError, UserInfo};
+use crate::tls::ClientCertificate;
+
+const COMMON_NAME: &str = "2.5.4.3";
+const ORGANIZATION: &str = "2.5.4.10";
+const USER_UID: &str = "1.3.6.1.4.1.57683.2";
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
+/// The user; `None` without a certificate or with an empty common name.
+///
+/// # Errors
+/// When the certificate must not be believed or cannot be read.
+pub(super) fn user(certificate: &ClientCertificate) -> Result<Option<UserInfo>, AuthnError> {
+    match certificate {
+        ClientCertificate::None => Ok(None),
+        ClientCertificate::Invalid(reason) => Err(AuthnError::Rejected(reason.to_string())),
+        ClientCertificate::Valid(leaf) => parse(leaf),
+    }
+}
+
+fn parse(der: &[u8]) -> Result<Option<UserInfo>, AuthnError> {
+    let reject = |reason: &str| AuthnError::Rejected(reason.to_owned());
+    let (_, certificate) = X509Certificate::from_der(der)
+        .map_err(|error| reject(&format!("cannot read the client certificate: {error}")))?;
+    let mut user = UserInfo::default();
+    let mut uid = None;
+    for attribute in certificate.subject().iter_attributes() {
+        match attribute.attr_type().to_id_string().as_str() {
+            // Go keeps the last of several.
+            COMMON_NAME => user.name = text(attribute)?,
+            ORGANIZATION => user.groups.push(text(attribute)?),
+            USER_UID if uid.is_some() => return Err(reject("several user UIDs in the subject")),
+            USER_UID => uid = Some(text(attribute)?),
+            _ => {}
+        }
+    }
+    if user.name.is_empty() {
+        return Ok(None);
+    }
+    if uid.as_deref() == Some("") {
+        return Err(reject("the user UID in the subject is empty"));
+    }
+    user.uid = uid.unwrap_or_default();
+    let credential = format!("X509SHA256={}", fingerprint(der));
+    user.extra
+        .insert(CREDENTIAL_ID.to_owned(), vec![credential]);
+    Ok(Some(user))
+}
+
+/// A value of one of the string types; others are refused rather than read differently from Go.
+fn text(attribute: &AttributeTypeAndValue<'_>) -> Result<String, AuthnError> {
+    attribute.as_str().map(str::to_owned).map_err(|_| {
+        AuthnError::Rejected("the subject has a string type that is not supported".to_owned())
+    })
+}
+
+fn fingerprint(der: &[u8]) -> String {
+    let suite = TLS13_AES_128_GCM_SHA256
+        .tls13()
+        .expect("the suite is one of TLS 1.3");
+    let digest = suite.common.hash_provider.hash(der);
+    let mut hex = String::with_capacity(64);
+    for byte in digest.as_ref() {
+        write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
+    }
+    hex
+}

@@ -1,0 +1,260 @@
+//! Bearer tokens: parsing the header, and TokenReview with a short, bounded memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use rustls::crypto::aws_lc_rs;
+use rustls::crypto::tls13::{Hkdf, OkmBlock};
+use serde::{Deserialize, Serialize};
+use watershed_config::TokenReview;
+use zeroize::Zeroizing;
+
+use super::review::{ReviewError, Reviewer, Reviews};
+use super::{AuthnError, UserInfo};
+use crate::memo::{Fetched, Memo, fetch_now};
+
+const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+/// What remembered reviews may take, in bytes; beyond it tokens are reviewed again.
+const MEMORY_BYTES_MAX: u64 = 64 << 20;
+/// The apiserver does not tell a bad token from a failing authenticator: both are texts in the
+/// answer. Such an answer serves one burst of retries, not a whole TTL.
+const REFUSAL_WITH_ERROR_TTL: Duration = Duration::from_secs(1);
+/// Longer ones are refused unread; Go's server limits all headers to 1 MiB.
+const TOKEN_BYTES_MAX: usize = 256 << 10;
+
+/// What the `Authorization` header says.
+pub(super) enum Bearer {
+    /// No token.
+    None,
+    /// A second blank in front of the token makes the apiserver ignore it, with a warning.
+    Misplaced,
+    /// A token.
+    Token(Zeroizing<String>),
+}
+
+impl Bearer {
+    /// Reads the first `Authorization` line, as the apiserver's `bearertoken.go`.
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
+        let Some(value) = headers.get(header::AUTHORIZATION) else {
+            return Self::None;
+        };
+        let Ok(value) = std::str::from_utf8(value.as_bytes()) else {
+            return Self::None;
+        };
+        let mut parts = value.trim().splitn(3, ' ');
+        let scheme = parts.next().unwrap_or_default();
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Self::None;
+        }
+        match (parts.next(), parts.next()) {
+            (None, _) | (Some(""), None) => Self::None,
+            (Some(""), Some(_)) => Self::Misplaced,
+            (Some(token), _) => Self::Token(Zeroizing::new(token.to_owned())),
+        }
+    }
+
+    /// The text of the `Warning` header the answer carries.
+    pub(super) const fn warning(&self) -> Option<&'static str> {
+        match self {
+            Self::Misplaced => Some(
+                "the provided Authorization header contains extra space before the bearer token, \
+                 and is ignored",
+            ),
+            Self::None | Self::Token(_) => None,
+        }
+    }
+}
+
+/// Reviews of tokens, remembered by a keyed hash.
+pub(super) struct TokenReviews<R> {
+    reviewer: Arc<Reviewer<R>>,
+    key: TokenKey,
+    memory: Memo<[u8; 32], Review>,
+}
+
+/// What a review found.
+enum Review {
+    User(Arc<UserInfo>),
+    Refused(String),
+}
+
+impl<R: Reviews> TokenReviews<R> {
+    pub(super) fn new(reviewer: Arc<Reviewer<R>>) -> Self {
+        Self {
+            reviewer,
+            key: TokenKey::random(),
+            memory: Memo::new(MEMORY_BYTES_MAX),
+        }
+    }
+
+    /// The user a token stands for.
+    ///
+    /// # Errors
+    /// [`AuthnError::Rejected`] for a bad token, [`AuthnError::Review`] when nobody can tell.
+    pub(super) async fn user(
+        &self,
+        token: &str,
+        settings: &TokenReview,
+    ) -> Result<Arc<UserInfo>, AuthnError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(AuthnError::Rejected("the token is too long".to_owned()));
+        }
+        let fetch = self.review(token, settings);
+        let answer = if settings.cache_ttl.is_zero() {
+            fetch_now(fetch).await.map_err(Arc::new)
+        } else {
+            let key = self.key.hash(token, &settings.audiences);
+            self.memory
+                .answer(key, fetch)
+                .await
+                .map(|(answer, _)| answer)
+        };
+        match &answer.map_err(AuthnError::Review)?.value {
+            Review::User(user) => Ok(Arc::clone(user)),
+            Review::Refused(reason) => Err(AuthnError::Rejected(reason.clone())),
+        }
+    }
+
+    async fn review(
+        &self,
+        token: &str,
+        settings: &TokenReview,
+    ) -> Result<Fetched<Review>, ReviewError> {
+        let request = Request {
+            api_version: "authentication.k8s.io/v1",
+            kind: "TokenReview",
+            spec: Spec {
+                token,
+                audiences: &settings.audiences,
+            },
+        };
+        // Room for the whole text, so that growing leaves no copy of the token behind.
+        let room =
+            2 * token.len() + 256 + 8 * settings.audiences.iter().map(String::len).sum::<usize>();
+        let mut body = Zeroizing::new(Vec::with_capacity(room));
+        serde_json::to_writer(&mut *body, &request).expect("strings serialise");
+        let answer: Response = self.reviewer.create(PATH, Bytes::from_owner(body)).await?;
+        Ok(answer.status.judge(settings))
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Request<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    spec: Spec<'a>,
+}
+
+#[derive(Serialize)]
+struct Spec<'a> {
+    token: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    audiences: &'a [String],
+}
+
+#[derive(Deserialize)]
+struct Response {
+    #[serde(default)]
+    status: Outcome,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Outcome {
+    authenticated: bool,
+    user: User,
+    audiences: Vec<String>,
+    error: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct User {
+    username: String,
+    uid: String,
+    groups: Vec<String>,
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+impl Outcome {
+    fn judge(self, settings: &TokenReview) -> Fetched<Review> {
+        let foreign = !self.audiences.is_empty()
+            && !settings.audiences.is_empty()
+            && !self
+                .audiences
+                .iter()
+                .any(|it| settings.audiences.contains(it));
+        if !self.authenticated || foreign || self.user.username.is_empty() {
+            let ttl = if self.error.is_empty() {
+                settings.cache_ttl
+            } else {
+                settings.cache_ttl.min(REFUSAL_WITH_ERROR_TTL)
+            };
+            let bytes = 256 + self.error.len();
+            return Fetched {
+                value: Review::Refused(self.error),
+                ttl,
+                bytes,
+            };
+        }
+        let User {
+            username,
+            uid,
+            groups,
+            extra,
+        } = self.user;
+        let user = UserInfo {
+            name: username,
+            uid,
+            groups,
+            extra,
+        }
+        .authenticated();
+        let bytes = 256 + user.memory();
+        Fetched {
+            value: Review::User(Arc::new(user)),
+            ttl: settings.cache_ttl,
+            bytes,
+        }
+    }
+}
+
+/// A random key for hashing tokens, new in every process.
+struct TokenKey {
+    hkdf: &'static dyn Hkdf,
+    key: OkmBlock,
+}
+
+impl TokenKey {
+    fn random() -> Self {
+        let mut bytes = Zeroizing::new([0; 32]);
+        aws_lc_rs::default_provider()
+            .secure_random
+            .fill(&mut *bytes)
+            .expect("the system has randomness");
+        let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256
+            .tls13()
+            .expect("the suite is one of TLS 1.3");
+        Self {
+            hkdf: suite.hkdf_provider,
+            key: OkmBlock::new(&*bytes),
+        }
+    }
+
+    /// HMAC-SHA256 of the token and the audiences it was reviewed for.
+    fn hash(&self, token: &str, audiences: &[String]) -> [u8; 32] {
+        let room = token.len() + audiences.iter().map(|it| it.len() + 8).sum::<usize>();
+        let mut message = Zeroizing::new(Vec::with_capacity(room));
+        for audience in audiences {
+            message.extend_from_slice(&(audience.len() as u64).to_be_bytes());
+            message.extend_from_slice(audience.as_bytes());
+        }
+        message.extend_from_slice(token.as_bytes());
+        let tag = self.hkdf.hmac_sign(&self.key, &message);
+        tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+}

@@ -1,0 +1,112 @@
+//! The query string, as Go's `url.ParseQuery`.
+
+use super::Doubt;
+
+/// Pairs beyond which a query string is not ours to judge. Go refuses only far longer ones.
+const PAIRS_MAX: usize = 256;
+
+/// Parameters of reads that mean to us what they mean to the apiserver. Sorted.
+const KNOWN: [&str; 13] = [
+    "allowWatchBookmarks",
+    "continue",
+    "export",
+    "fieldSelector",
+    "labelSelector",
+    "limit",
+    "pretty",
+    "resourceVersion",
+    "resourceVersionMatch",
+    "sendInitialEvents",
+    "timeout",
+    "timeoutSeconds",
+    "watch",
+];
+
+/// A decoded query string. Names are case-sensitive, and only the first value of a name counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Query {
+    pairs: Vec<(String, String)>,
+    irregular: bool,
+}
+
+impl Query {
+    /// Parses what stands after the `?`. A pair with a `;` or a bad percent escape is dropped, as
+    /// Go does, but remembered as a [`Doubt`].
+    pub(crate) fn parse(text: &str) -> Self {
+        let mut query = Self::default();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            if query.pairs.len() == PAIRS_MAX {
+                query.irregular = true;
+                break;
+            }
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match (pair.contains(';'), unescape(name), unescape(value)) {
+                (false, Some(name), Some(value)) => {
+                    let pair = (query.text(name), query.text(value));
+                    query.pairs.push(pair);
+                }
+                (true, _, _) | (_, None, _) | (_, _, None) => query.irregular = true,
+            }
+        }
+        query
+    }
+
+    /// The first value of `name`; present without a value is `Some("")`.
+    pub(crate) fn first(&self, name: &str) -> Option<&str> {
+        self.pairs
+            .iter()
+            .find(|(found, _)| found == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Whether there is anything here that must be left to the apiserver.
+    pub(crate) fn doubt(&self) -> Option<Doubt> {
+        if self.irregular {
+            return Some(Doubt::Query);
+        }
+        let unknown = |name: &str| KNOWN.binary_search(&name).is_err();
+        self.pairs
+            .iter()
+            .any(|(name, _)| unknown(name))
+            .then_some(Doubt::Parameter)
+    }
+
+    fn text(&mut self, bytes: Vec<u8>) -> String {
+        String::from_utf8(bytes).unwrap_or_else(|error| {
+            self.irregular = true;
+            String::from_utf8_lossy(error.as_bytes()).into_owned()
+        })
+    }
+}
+
+/// Go's `QueryUnescape`: `+` is a space; `None` on a bad escape.
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    let spaced: Vec<u8> = text
+        .bytes()
+        .map(|byte| if byte == b'+' { b' ' } else { byte })
+        .collect();
+    percent_decode(&spaced)
+}
+
+/// Decodes percent escapes; `None` if one is not followed by two hex digits.
+pub(super) fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        if *byte != b'%' {
+            out.push(*byte);
+            continue;
+        }
+        let [high, low, tail @ ..] = rest else {
+            return None;
+        };
+        out.push(hex(*high)? << 4 | hex(*low)?);
+        rest = tail;
+    }
+    Some(out)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
