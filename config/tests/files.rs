@@ -3,6 +3,8 @@
 //! With `WATERSHED_BLESS=1` in the environment the expected lines, the schema and the reference
 //! are written instead of compared: read the difference before committing it.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
