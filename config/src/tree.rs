@@ -8,6 +8,7 @@
 //! Invariant: every value and every key has the place it was written at. For an alias that is the
 //! place where it is used.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -60,7 +61,7 @@ impl Node {
     pub(crate) fn parse(text: &str) -> Result<Self, Mistake> {
         let options = serde_saphyr::options! {
             strict_booleans: true,
-            duplicate_keys: DuplicateKeyPolicy::Error,
+            duplicate_keys: DuplicateKeyPolicy::PassThrough, // see without_repetitions
             with_snippet: false,
         };
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
@@ -78,6 +79,50 @@ impl Node {
                 message: format!("this is not valid YAML: {message}"),
             }
         })
+    }
+
+    /// Takes every key out that its mapping has already, with a mistake for each. YAML forbids
+    /// them; they pass the parser so that they can be named together with everything else.
+    pub(crate) fn without_repetitions(&mut self) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        self.take_repetitions(&mut Vec::new(), &mut mistakes);
+        mistakes
+    }
+
+    fn take_repetitions(&mut self, path: &mut Vec<Step>, mistakes: &mut Vec<Mistake>) {
+        match &mut self.value {
+            Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => {
+            }
+            Value::Sequence(elements) => {
+                for (index, node) in elements {
+                    path.push(Step::Index(*index));
+                    node.take_repetitions(path, mistakes);
+                    path.pop();
+                }
+            }
+            Value::Mapping(entries) => {
+                let mut first: HashMap<String, u64> = HashMap::new();
+                entries.retain_mut(|(name, node)| {
+                    path.push(Step::Key(name.name.clone()));
+                    node.take_repetitions(path, mistakes);
+                    let earlier = first.get(&name.name).copied();
+                    if let Some(line) = earlier {
+                        let Spot { line: here, column } = name.spot;
+                        let place = Place {
+                            line: here,
+                            column,
+                            key: key(path),
+                        };
+                        let message =
+                            format!("this key is already in line {line}; remove one of the two");
+                        mistakes.push(Mistake { place, message });
+                    }
+                    first.entry(name.name.clone()).or_insert(name.spot.line);
+                    path.pop();
+                    earlier.is_none()
+                });
+            }
+        }
     }
 
     /// The value of a key of this mapping.
@@ -343,8 +388,17 @@ mod tests {
     fn a_syntax_error_has_its_place() {
         let mistake = Node::parse("a: 1\nb: [1, 2\nc: 3\n").unwrap_err();
         assert_eq!(mistake.place.line, 3, "{mistake:?}");
-        let mistake = Node::parse("a: 1\na: 2\n").unwrap_err();
-        assert_eq!(mistake.place.line, 2, "{mistake:?}");
-        assert!(mistake.message.contains("duplicate"), "{mistake:?}");
+    }
+
+    #[test]
+    fn a_repeated_key_is_taken_out_and_named() {
+        let mut node = Node::parse("a: 1\nb: {c: 1, c: 2}\na: 3\na: 4\n").unwrap();
+        let mistakes = node.without_repetitions();
+        let found: Vec<_> = mistakes
+            .iter()
+            .map(|m| (m.place.line, m.place.column, m.place.key.as_str()))
+            .collect();
+        assert_eq!(found, [(2, 11, "b.c"), (3, 1, "a"), (4, 1, "a")]);
+        assert!(matches!(node.child("a").unwrap().value, Value::Integer(1)));
     }
 }

@@ -7,14 +7,13 @@
 //! Refuses to touch the world: it reads no certificate and asks no resolver.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::decode::{Decoded, decode};
 use crate::duration::Time;
 use crate::file::{self, File};
-use crate::quantity::{KI, MI, Quantity};
+use crate::quantity::{KI, MI};
 use crate::tree::{Node, Value};
 use crate::{
     Admin, Authentication, Authorization, Config, Drain, FileContent, HeartbeatMode, Heartbeats,
@@ -23,6 +22,7 @@ use crate::{
 
 mod cache;
 mod upstream;
+mod value;
 
 const API_VERSION: &str = "watershed.dev/v1alpha1";
 const KIND: &str = "ProxyConfiguration";
@@ -33,7 +33,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// Makes a [`Config`] of the text of a file in `folder`, or names every mistake in its order.
 pub(crate) fn config(text: &str, folder: &Path) -> Result<Config, Vec<Mistake>> {
-    let tree = Node::parse(text).map_err(|mistake| vec![mistake])?;
+    let mut tree = Node::parse(text).map_err(|mistake| vec![mistake])?;
     if matches!(tree.value, Value::Null) {
         let message = format!("the file is empty; it starts with `apiVersion: {API_VERSION}`");
         return Err(vec![Mistake {
@@ -41,11 +41,13 @@ pub(crate) fn config(text: &str, folder: &Path) -> Result<Config, Vec<Mistake>> 
             message,
         }]);
     }
+    let mut mistakes = tree.without_repetitions();
     let Decoded {
         shape,
         tree,
-        mistakes,
+        mistakes: refusals,
     } = decode::<File>(tree, file::tombstone);
+    mistakes.extend(refusals);
     let refused = mistakes.len();
     let mut check = Check {
         tree,
@@ -335,130 +337,5 @@ impl Check<'_> {
             connect_timeout: connect?,
             request_timeout: request?,
         })
-    }
-}
-
-/// The rules for single values.
-impl Check<'_> {
-    /// Notes a mistake, unless the decoder refused something at, above or below the key.
-    fn note(&mut self, key: &str, message: String) {
-        let place = self.tree.place(key);
-        let inside = |outer: &str, inner: &str| {
-            let rest = inner.strip_prefix(outer);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
-        let echo = self.mistakes[..self.refused].iter().any(|refusal| {
-            let refused = refusal.place.key.as_str();
-            refused.is_empty() || inside(refused, &place.key) || inside(&place.key, refused)
-        });
-        if !echo {
-            self.mistakes.push(Mistake { place, message });
-        }
-    }
-
-    /// Notes a mistake and gives nothing, for a section that cannot be had.
-    fn refuse<T>(&mut self, key: &str, message: &str) -> Option<T> {
-        self.note(key, message.to_owned());
-        None
-    }
-
-    fn required<T>(&mut self, key: &str, value: Option<T>, example: &str) -> Option<T> {
-        if value.is_none() {
-            self.note(key, format!("this key is missing; add it, {example}"));
-        }
-        value
-    }
-
-    fn address(&mut self, key: &str, address: &str) -> Option<SocketAddr> {
-        match address.parse() {
-            Ok(address) => Some(address),
-            Err(_) => {
-                let message = format!(
-                    "`{address}` is not an IP address with a port; write for example \
-                     `0.0.0.0:6443` or `[::]:6443`"
-                );
-                self.refuse(key, &message)
-            }
-        }
-    }
-
-    /// A file that may be left out. The outer `None` is a mistake.
-    #[expect(
-        clippy::option_option,
-        reason = "absent and wrong are different answers"
-    )]
-    fn file(
-        &mut self,
-        key: &str,
-        path: Option<String>,
-        content: FileContent,
-    ) -> Option<Option<PathBuf>> {
-        let Some(path) = path else { return Some(None) };
-        if path.is_empty() {
-            return self.refuse(
-                key,
-                "an empty path names no file; give one or remove the key",
-            );
-        }
-        if path.starts_with("~/") {
-            return self.refuse(key, "`~` is not expanded here; write the whole path");
-        }
-        let path = self.folder.join(path);
-        let place = self.tree.place(key);
-        self.files.push(ReferencedFile {
-            path: path.clone(),
-            content,
-            place,
-        });
-        Some(Some(path))
-    }
-
-    fn required_file(
-        &mut self,
-        key: &str,
-        path: Option<String>,
-        content: FileContent,
-    ) -> Option<PathBuf> {
-        let path = self.required(key, path, "with the path of a file");
-        self.file(key, path, content).flatten()
-    }
-
-    fn positive(&mut self, key: &str, number: u32) -> Option<u32> {
-        if number == 0 {
-            return self.refuse(key, "0 would let nobody in; give at least 1");
-        }
-        Some(number)
-    }
-
-    fn time(&mut self, key: &str, time: Time, range: RangeInclusive<Duration>) -> Option<Duration> {
-        if range.contains(&time.0) {
-            return Some(time.0);
-        }
-        let (least, most) = (Time(*range.start()), Time(*range.end()));
-        self.refuse(
-            key,
-            &format!("{time} is out of range; choose from {least} to {most}"),
-        )
-    }
-
-    fn ttl(&mut self, key: &str, time: Time) -> Option<Duration> {
-        if time.0 <= 5 * MINUTE {
-            return Some(time.0);
-        }
-        let message =
-            format!("{time} is too long: a revoked right would work that long; choose at most 5m");
-        self.refuse(key, &message)
-    }
-
-    fn bytes(&mut self, key: &str, quantity: Quantity, range: RangeInclusive<u64>) -> Option<u64> {
-        if range.contains(&quantity.0) {
-            return Some(quantity.0);
-        }
-        let (least, most) = (Quantity(*range.start()), Quantity(*range.end()));
-        let advice = match *range.end() {
-            u64::MAX => format!("choose at least {least}"),
-            _ => format!("choose from {least} to {most}"),
-        };
-        self.refuse(key, &format!("{quantity} is out of range; {advice}"))
     }
 }

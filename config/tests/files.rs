@@ -57,6 +57,50 @@ fn every_bad_file_gets_its_messages() {
     }
 }
 
+/// Every value of the complete example is replaced by things that are wrong in some way, and the
+/// text is cut at every line: whatever happens, it is a configuration or a list of mistakes.
+#[test]
+fn any_text_is_a_configuration_or_a_list_of_mistakes() {
+    let text = std::fs::read_to_string(manifest("tests/files/good/every-key.yaml")).unwrap();
+    let origin = Path::new("any.yaml");
+    let mut refused = 0;
+    let mut verdict = |text: &str| {
+        if let Err(error) = Config::parse(text, origin) {
+            assert_consistent(&error);
+            refused += 1;
+        }
+    };
+    let junk = [
+        "",
+        "~",
+        "[]",
+        "{}",
+        "5",
+        "-1",
+        "1e400",
+        "x",
+        "''",
+        "[[x]]",
+        "{x: {y: z}}",
+        "'",
+        "*a",
+    ];
+    let values: Vec<_> = text.match_indices(": ").map(|(at, _)| at + 2).collect();
+    for at in &values {
+        let end = at + text[*at..].find([',', '}', '\n']).unwrap();
+        for junk in junk {
+            verdict(&format!("{}{junk}{}", &text[..*at], &text[end..]));
+        }
+    }
+    for (at, _) in text.match_indices('\n') {
+        verdict(&text[..at]);
+    }
+    assert!(
+        refused > values.len() * 8,
+        "only {refused} of the texts were refused"
+    );
+}
+
 /// A message names a place, each mistake once, and the lines come in the order of the file.
 fn assert_consistent(error: &LoadError) {
     let LoadError::Invalid { mistakes, .. } = error else {
