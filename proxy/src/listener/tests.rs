@@ -51,7 +51,12 @@ impl Subject {
             drain: drain.clone(),
             metrics: metrics.clone(),
         };
-        drain.spawn(listener.serve(options, answer));
+        let alive = Arc::new(());
+        let handle = {
+            let alive = Arc::clone(&alive);
+            move |request, connection| answer(request, connection, Arc::clone(&alive))
+        };
+        drain.spawn(listener.serve(options, handle));
         Self {
             ca,
             folder,
@@ -59,6 +64,7 @@ impl Subject {
             address,
             drain,
             metrics,
+            alive,
         }
     }
 
@@ -127,7 +133,7 @@ async fn answer(
     }
     let verdict = match connection.certificate() {
         ClientCertificate::None => "none".to_owned(),
-        ClientCertificate::Valid(chain) => format!("valid {}", chain.len()),
+        ClientCertificate::Valid(leaf) => format!("valid {}", !leaf.is_empty()),
         ClientCertificate::Invalid(reason) => format!("invalid {reason}"),
     };
     Response::new(Body::full(verdict))
@@ -166,7 +172,7 @@ async fn a_certificate_of_an_unknown_authority_reaches_the_handler_as_invalid() 
 async fn a_certificate_of_the_authority_is_valid_and_none_is_none() {
     let subject = Subject::start(Limits::default()).await;
     let mut known = subject.http2(Some(&subject.ca.client("a"))).await;
-    assert_eq!(verdict(&mut known).await, "valid 1");
+    assert_eq!(verdict(&mut known).await, "valid true");
     assert_eq!(verdict(&mut subject.http2(None).await).await, "none");
 }
 
@@ -191,7 +197,7 @@ async fn both_protocols_are_served_by_alpn() {
 async fn new_files_change_the_verdict_about_an_open_connection_and_do_not_drop_it() {
     let subject = Subject::start(Limits::default()).await;
     let mut client = subject.http2(Some(&subject.ca.client("a"))).await;
-    assert_eq!(verdict(&mut client).await, "valid 1");
+    assert_eq!(verdict(&mut client).await, "valid true");
 
     let next = TestCa::new("next");
     subject
@@ -389,7 +395,8 @@ async fn a_client_that_leaves_drops_what_was_made_for_it() {
             .await
             .expect("a response"),
     ];
-    assert_eq!(Arc::strong_count(&subject.alive), 2 + KEPT);
+    // Each connection owns one handler, each watch one body.
+    assert_eq!(Arc::strong_count(&subject.alive), 2 + 2 + KEPT);
     drop((http1, http2, watches));
     subject.until_open(0).await;
     assert_eq!(Arc::strong_count(&subject.alive), KEPT);

@@ -22,28 +22,30 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::TlsError;
 
-/// A chain as the client sent it, leaf first.
-pub(crate) type Chain = Arc<[CertificateDer<'static>]>;
+/// A chain as the client sent it, leaf first; not empty.
+type Chain = Arc<[CertificateDer<'static>]>;
+
+/// The certificate of a client, as DER.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Leaf(Chain);
+
+impl std::ops::Deref for Leaf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.first().map_or(&[], |it| it.as_ref())
+    }
+}
 
 /// What a client proved with its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ClientCertificate {
     /// The client gave none.
     None,
-    /// A chain to the client CA, valid now, fit for client authentication; leaf first.
-    Valid(Chain),
+    /// It leads to the client CA, is valid now and fit for client authentication.
+    Valid(Leaf),
     /// A certificate that must not be believed, and why. As kube-apiserver, answer 401; never anonymous.
     Invalid(Arc<str>),
-}
-
-impl ClientCertificate {
-    /// The DER of the leaf of a valid chain.
-    pub(crate) fn leaf(&self) -> Option<&[u8]> {
-        match self {
-            Self::Valid(chain) => chain.first().map(|it| it.as_ref()),
-            Self::None | Self::Invalid(_) => None,
-        }
-    }
 }
 
 /// A connection's certificate, with the last verdict about it.
@@ -137,7 +139,7 @@ impl ClientCa {
         };
         let (certificate, until) = match judged {
             Ok(_) => (
-                ClientCertificate::Valid(Arc::clone(chain)),
+                ClientCertificate::Valid(Leaf(Arc::clone(chain))),
                 end.min(not_after(chain)),
             ),
             Err(error) => (ClientCertificate::Invalid(error.to_string().into()), end),
