@@ -5,27 +5,64 @@
 //! scenario over HTTP/1.1 and TLS. The same replay runs against the embedded apiserver and through
 //! a proxy in front of it.
 //!
-//! Refuses: to start servers (the caller hands over a fresh one per scenario) and to parse bodies
-//! it compares; literal bytes must be equal.
+//! ```text
+//!  recording ──► model ──► replay ──► client ──► server under test
+//!                            │ ▲
+//!                            ▼ │ bound symbols
+//!                  matcher (text) · message (protobuf)
+//! ```
+//!
+//! Refuses: to start servers (the caller hands over a fresh one per scenario) and to interpret the
+//! bodies it compares; literal bytes must be equal.
+//!
+//! Invariant: within one replay a symbol stands for one live value, and resource versions keep the
+//! order they were recorded in.
+
+mod client;
+mod headers;
+mod matcher;
+mod message;
+mod model;
+mod replay;
+mod stream;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-/// One recorded scenario.
-#[derive(Debug)]
-pub struct Scenario {
-    /// `group/name`, as the file is called.
-    pub id: String,
-}
+pub use self::matcher::{Bindings, Mismatch};
+pub use self::model::{
+    Event, Exchange, Hole, Message, Response, Scenario, Step, Symbol, SymbolKind, WatchEvents,
+};
+pub use self::replay::replay;
 
 /// The recordings in this package, sorted by id.
+///
+/// # Errors
+/// When a file cannot be read or has a field this model does not know.
 pub fn scenarios() -> anyhow::Result<Vec<Scenario>> {
-    todo!()
+    let mut all = Vec::new();
+    for group in std::fs::read_dir(folder()).with_context(|| folder().display().to_string())? {
+        let group = group?.path();
+        if !group.is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(&group).with_context(|| group.display().to_string())? {
+            let path = file?.path();
+            let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            let mut scenario: Scenario =
+                serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+            scenario.id = format!("{}/{}", scenario.group, scenario.name);
+            all.push(scenario);
+        }
+    }
+    all.sort_by(|left, right| left.id.cmp(&right.id));
+    Ok(all)
 }
 
 /// The folder of the recordings.
@@ -36,8 +73,8 @@ pub fn folder() -> &'static Path {
 /// What a replay needs besides the socket under test: reaching behind the server.
 pub trait Backend: Send + Sync {
     /// Stores the recorded result of a write, as the server would have after executing it, under a
-    /// new resource version, which is returned. `path` is the request's, without a query. `None`:
-    /// this server executes writes itself, send them.
+    /// new resource version, which is returned. `path` is the request's, without its query. `None`:
+    /// this server executes such a write itself, send it.
     fn load<'a>(
         &'a self,
         method: &'a str,
@@ -62,8 +99,17 @@ pub struct Target {
     pub backend: Arc<dyn Backend>,
 }
 
+impl std::fmt::Debug for Target {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Target")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
 /// How a replay ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// Every step matched.
     Passed,
@@ -71,11 +117,11 @@ pub enum Outcome {
     Failed {
         /// Index into the scenario's steps.
         step: usize,
-        /// What differed.
+        /// What differed, with the request it belongs to.
         why: String,
-        /// The recorded text around it.
+        /// The recorded bytes; empty when the difference is no matter of bytes.
         expected: String,
-        /// The live text around it.
+        /// The live bytes.
         got: String,
     },
     /// Not replayed.
@@ -85,8 +131,5 @@ pub enum Outcome {
     },
 }
 
-/// Replays one scenario on a fresh server.
-pub async fn replay(scenario: &Scenario, target: &Target) -> Outcome {
-    let _ = target;
-    todo!("{}", scenario.id)
-}
+#[cfg(test)]
+mod tests;

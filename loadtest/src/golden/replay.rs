@@ -1,0 +1,587 @@
+//! The replay of one scenario, step by step.
+//!
+//! Owns the order of steps, the patience with events and what counts as a difference. Writes whose
+//! answer is under test are compared; those the backend loads are not, their symbols are bound to
+//! what was stored.
+//!
+//! Two kinds of steps are passed over: requests hyper cannot put on the wire (see
+//! `client::is_sendable`), and the exact count of plain bookmarks, which depends on timing.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::client::{Answer, Client, Outgoing, is_sendable};
+use super::headers::match_headers;
+use super::matcher::{Bindings, Mismatch};
+use super::message::match_message;
+use super::model::{Event, Exchange, Response, Scenario, Step, SymbolKind, WatchEvents};
+use super::stream::{Next, WatchStream, is_plain_bookmark};
+use super::{Outcome, Target};
+
+/// Longest scenario, recorded sleeps included (the longest recording lasts about 80 s).
+const SCENARIO_MAX: Duration = Duration::from_secs(240);
+
+/// How much later than recorded an event may come before it counts as missing.
+const LATE_MAX: Duration = Duration::from_secs(10);
+
+/// How long silence is listened to where the recording saw silence.
+const QUIET_MAX: Duration = Duration::from_millis(200);
+
+/// Answers recorded as slower than this waited for something; they may not come much sooner.
+const WAITED: Duration = Duration::from_millis(2_900);
+
+/// Replays one scenario on a fresh server.
+pub async fn replay(scenario: &Scenario, target: &Target) -> Outcome {
+    if !scenario.replayable {
+        return Outcome::Skipped {
+            reason: "a sample of a race or a fault".to_owned(),
+        };
+    }
+    let mut replay = Replay {
+        scenario,
+        target,
+        client: Client::new(target.address, &target.users),
+        bindings: Bindings::new(&scenario.symbols),
+        watches: HashMap::new(),
+    };
+    for (index, step) in scenario.steps.iter().enumerate() {
+        let result = match timeout(SCENARIO_MAX, replay.step(step)).await {
+            Ok(result) => result,
+            Err(_) => Err(Difference::new("the step did not end")),
+        };
+        if let Err(Difference { why, expected, got }) = result {
+            return Outcome::Failed {
+                step: index,
+                why,
+                expected,
+                got,
+            };
+        }
+    }
+    Outcome::Passed
+}
+
+/// What differed.
+#[derive(Debug)]
+struct Difference {
+    why: String,
+    expected: String,
+    got: String,
+}
+
+impl Difference {
+    fn new(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            expected: String::new(),
+            got: String::new(),
+        }
+    }
+
+    fn of(error: &anyhow::Error) -> Self {
+        Self::new(format!("{error:#}"))
+    }
+
+    fn with(mismatch: Mismatch, expected: &[u8], got: &[u8]) -> Self {
+        Self {
+            why: mismatch.why,
+            expected: printable(expected),
+            got: printable(got),
+        }
+    }
+
+    fn at(self, place: &str) -> Self {
+        Self {
+            why: format!("{place}: {}", self.why),
+            ..self
+        }
+    }
+}
+
+impl From<Mismatch> for Difference {
+    fn from(mismatch: Mismatch) -> Self {
+        Self::new(mismatch.why)
+    }
+}
+
+fn printable(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.escape_ascii().to_string(),
+    }
+}
+
+struct Replay<'a> {
+    scenario: &'a Scenario,
+    target: &'a Target,
+    client: Client<'a>,
+    bindings: Bindings<'a>,
+    watches: HashMap<&'a str, WatchStream>,
+}
+
+impl<'a> Replay<'a> {
+    async fn step(&mut self, step: &'a Step) -> Result<(), Difference> {
+        match step {
+            Step::Write(exchange) => self.write(exchange).await,
+            Step::Read(exchange) => self.read(exchange).await,
+            Step::WatchOpen(exchange) => self.watch_open(exchange).await,
+            Step::WatchEvents(events) => {
+                let id = events.id.as_str();
+                let mut stream = self
+                    .watches
+                    .remove(id)
+                    .ok_or_else(|| Difference::new(format!("watch {id} was not opened")))?;
+                let result = self.watch_events(events, &mut stream).await;
+                self.watches.insert(id, stream);
+                result.map_err(|difference| difference.at(&format!("events of {id}")))
+            }
+            Step::WatchClose { id } => {
+                self.watches.remove(id.as_str());
+                Ok(())
+            }
+            Step::Poll200 { path } => self.poll(path).await,
+            Step::EtcdCompact { revision_t, .. } => {
+                let revision = self
+                    .bindings
+                    .expand(revision_t)?
+                    .parse()
+                    .unwrap_or_default();
+                let done = self.target.backend.compact(revision).await;
+                done.map_err(|error| Difference::of(&error))
+            }
+            Step::ServerRestart { .. } => {
+                self.watches.clear();
+                let address = self.target.backend.restart().await;
+                self.client
+                    .redirect(address.map_err(|error| Difference::of(&error))?);
+                Ok(())
+            }
+            Step::Signal(_) => Err(Difference::new("a signal cannot be replayed")),
+            Step::Sleep { sleep_ms, .. } => {
+                sleep(Duration::from_millis(*sleep_ms)).await;
+                Ok(())
+            }
+        }
+    }
+
+    fn outgoing(&self, exchange: &Exchange) -> Result<Outgoing, Difference> {
+        let path = match &exchange.path_t {
+            Some(template) => self.bindings.expand(template)?,
+            None => exchange.path.clone(),
+        };
+        let body = match (&exchange.body_t, &exchange.body, &exchange.body_base64) {
+            (Some(template), _, _) => self.bindings.expand(template)?.into_bytes(),
+            (None, Some(text), _) => text.clone().into_bytes(),
+            (None, None, Some(encoded)) => decode(encoded)?,
+            (None, None, None) => Vec::new(),
+        };
+        Ok(Outgoing {
+            user: exchange.as_user.clone(),
+            method: exchange.method.clone(),
+            path,
+            headers: exchange.headers.clone(),
+            body: Bytes::from(body),
+        })
+    }
+
+    async fn write(&mut self, exchange: &Exchange) -> Result<(), Difference> {
+        let place = format!("{} {}", exchange.method, exchange.path);
+        if let Some(object) = loadable(exchange) {
+            let recorded = text_of(object, "resourceVersion");
+            if self.is_bound(recorded) {
+                return Ok(()); // The write changed nothing.
+            }
+            let path = exchange.path.split('?').next().unwrap_or_default();
+            let loaded = self
+                .target
+                .backend
+                .load(&exchange.method, path, object)
+                .await;
+            let loaded = loaded.map_err(|error| Difference::of(&error).at(&place))?;
+            if let Some(version) = loaded {
+                return self
+                    .bind_stored(object, &version.to_string())
+                    .map_err(Difference::from);
+            }
+        }
+        let outgoing = self.outgoing(exchange)?;
+        if !is_sendable(&outgoing.path) {
+            return Ok(());
+        }
+        let answer = self.client.exchange(&outgoing).await;
+        let answer = answer.map_err(|error| Difference::of(&error).at(&place))?;
+        let compared = self.compare(&exchange.response, &answer);
+        if !exchange.setup || compared.is_ok() {
+            return compared.map_err(|difference| difference.at(&place));
+        }
+        self.prepare(&exchange.response, &answer)
+            .map_err(|difference| difference.at(&place))
+    }
+
+    /// A write that only prepares state: its status must match, its symbols are bound by meaning.
+    fn prepare(&mut self, recorded: &Response, answer: &Answer) -> Result<(), Difference> {
+        if recorded.status != answer.status {
+            let why = format!(
+                "status {} recorded, {} live",
+                recorded.status, answer.status
+            );
+            return Err(Difference {
+                got: printable(&answer.body),
+                ..Difference::new(why)
+            });
+        }
+        let live: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        if let Some(object) = &recorded.body_json {
+            for name in ["uid", "resourceVersion"] {
+                self.bind_recorded(text_of(object, name), text_of(&live, name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the value was recorded as a resource version that is bound by now.
+    fn is_bound(&self, recorded: &str) -> bool {
+        self.bindings
+            .recorded_as(recorded)
+            .any(|(name, kind)| kind == SymbolKind::Rv && self.bindings.value(name).is_some())
+    }
+
+    /// Binds what a loaded object was recorded with to what it is stored with.
+    fn bind_stored(&mut self, object: &Value, version: &str) -> Result<(), Mismatch> {
+        self.bind_recorded(text_of(object, "resourceVersion"), version)?;
+        let uid = text_of(object, "uid");
+        self.bind_recorded(uid, uid)
+    }
+
+    fn bind_recorded(&mut self, recorded: &str, live: &str) -> Result<(), Mismatch> {
+        let names: Vec<_> = self
+            .bindings
+            .recorded_as(recorded)
+            .filter(|(_, kind)| matches!(kind, SymbolKind::Rv | SymbolKind::Uid))
+            .collect();
+        names
+            .into_iter()
+            .try_for_each(|(name, _)| self.bindings.bind(name, live))
+    }
+
+    async fn read(&mut self, exchange: &Exchange) -> Result<(), Difference> {
+        let place = format!(
+            "{} {} as {}",
+            exchange.method, exchange.path, exchange.as_user
+        );
+        let outgoing = self.outgoing(exchange)?;
+        if !is_sendable(&outgoing.path) {
+            return Ok(());
+        }
+        let answer = self.client.exchange(&outgoing).await;
+        let answer = answer.map_err(|error| Difference::of(&error).at(&place))?;
+        self.compare(&exchange.response, &answer)
+            .map_err(|difference| difference.at(&place))
+    }
+
+    async fn watch_open(&mut self, exchange: &'a Exchange) -> Result<(), Difference> {
+        let place = format!("watch {} as {}", exchange.path, exchange.as_user);
+        let outgoing = self.outgoing(exchange)?;
+        let recorded = &exchange.response;
+        if recorded.body_text.is_some() || recorded.body_base64.is_some() {
+            return self.read(exchange).await;
+        }
+        let open = self.client.open(&outgoing).await;
+        let open = open.map_err(|error| Difference::of(&error).at(&place))?;
+        if open.status != recorded.status {
+            let why = format!(
+                "{place}: status {} recorded, {} live",
+                recorded.status, open.status
+            );
+            return Err(Difference::new(why));
+        }
+        match_headers(recorded, &open.headers).map_err(|mismatch| mismatch.at(&place))?;
+        self.watches
+            .insert(&exchange.id, WatchStream::new(open, &outgoing.path));
+        Ok(())
+    }
+
+    fn compare(&mut self, recorded: &Response, answer: &Answer) -> Result<(), Difference> {
+        let live = &answer.body;
+        let expected = match (&recorded.body_text, &recorded.body_base64) {
+            (Some(text), _) => text.clone().into_bytes(),
+            (None, Some(encoded)) => decode(encoded)?,
+            (None, None) => Vec::new(),
+        };
+        if recorded.status != answer.status {
+            let why = format!(
+                "status {} recorded, {} live",
+                recorded.status, answer.status
+            );
+            return Err(Difference::with(Mismatch::new(why), &expected, live));
+        }
+        match_headers(recorded, &answer.headers)?;
+        let matched = if recorded.body_base64.is_some() {
+            let symbol = recorded
+                .pb
+                .as_ref()
+                .and_then(|message| message.rv_sym.as_deref());
+            match_message(&mut self.bindings, &expected, live, symbol)
+        } else {
+            let text = recorded.body_text.as_deref().unwrap_or_default();
+            match std::str::from_utf8(live) {
+                Ok(live) => self.bindings.match_text(text, &recorded.holes, live),
+                Err(_) => Err(Mismatch::new("the body is no text")),
+            }
+        };
+        matched.map_err(|mismatch| Difference::with(mismatch, &expected, live))?;
+        let waited = recorded
+            .elapsed_ms
+            .map(Duration::from_millis)
+            .filter(|own| *own >= WAITED);
+        if waited.is_some_and(|waited| answer.elapsed < waited * 3 / 4) {
+            let why = format!("answered after {:?}, recorded {waited:?}", answer.elapsed);
+            return Err(Difference::new(why));
+        }
+        Ok(())
+    }
+
+    async fn poll(&mut self, path: &str) -> Result<(), Difference> {
+        let outgoing = Outgoing {
+            user: "admin".to_owned(),
+            method: "GET".to_owned(),
+            path: path.to_owned(),
+            headers: vec![("Accept".to_owned(), "application/json".to_owned())],
+            body: Bytes::new(),
+        };
+        let deadline = Instant::now() + 3 * LATE_MAX;
+        loop {
+            let answer = self.client.exchange(&outgoing).await;
+            let answer = answer.map_err(|error| Difference::of(&error).at(path))?;
+            if answer.status == 200 {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Difference::new(format!(
+                    "{path} keeps answering {}",
+                    answer.status
+                )));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn watch_events(
+        &mut self,
+        recorded: &'a WatchEvents,
+        stream: &mut WatchStream,
+    ) -> Result<(), Difference> {
+        let required: Vec<&Event> = recorded
+            .events
+            .iter()
+            .filter(|event| self.is_required(event))
+            .collect();
+        let mut required = required.into_iter().peekable();
+        let late = stream.started() + Duration::from_millis(recorded.elapsed_ms);
+        let late = late.max(Instant::now()) + LATE_MAX;
+        let quiet = Duration::from_millis(recorded.quiet_ms.unwrap_or_default());
+        let quiet = if self.scenario.is_tagged("slow") {
+            quiet
+        } else {
+            quiet.min(QUIET_MAX)
+        };
+        loop {
+            let is_complete = required.peek().is_none() && recorded.ended.is_none();
+            let deadline = if is_complete {
+                Instant::now() + quiet
+            } else {
+                late
+            };
+            match (stream.next(deadline).await, required.peek()) {
+                (Next::Frame(frame), expected) => {
+                    let is_plain = is_plain_bookmark(&frame);
+                    let expected = expected.filter(|event| is_plain == is_plain_event(event));
+                    match expected {
+                        Some(event) => {
+                            self.event(event, &frame, stream)?;
+                            required.next();
+                        }
+                        None if is_plain => self.plain_bookmark(&recorded.id, &frame, stream)?,
+                        None => {
+                            let missing = required.next().map(event_bytes).transpose()?;
+                            let why = Mismatch::new("an event that was not recorded here");
+                            let missing = missing.unwrap_or_default();
+                            return Err(Difference::with(why, &missing, &frame));
+                        }
+                    }
+                }
+                (Next::Ended, None) if recorded.ended.is_some() => {
+                    return check_end(recorded, stream);
+                }
+                (Next::Quiet, None) if recorded.ended.is_none() => return Ok(()),
+                (Next::Ended | Next::Quiet, Some(event)) => {
+                    let why = Mismatch::new("an event is missing");
+                    return Err(Difference::with(why, &event_bytes(event)?, stream.rest()));
+                }
+                (Next::Ended, None) => return Err(Difference::new("the watch ended")),
+                (Next::Quiet, None) => return Err(Difference::new("the watch did not end")),
+            }
+        }
+    }
+
+    fn event(
+        &mut self,
+        event: &Event,
+        frame: &[u8],
+        stream: &mut WatchStream,
+    ) -> Result<(), Difference> {
+        let expected = event_bytes(event)?;
+        let matched = if event.raw_base64.is_some() {
+            match_message(
+                &mut self.bindings,
+                &expected,
+                frame,
+                event.rv_sym.as_deref(),
+            )
+        } else {
+            match_text_frame(&mut self.bindings, event, frame)
+        };
+        matched.map_err(|mismatch| Difference::with(mismatch, &expected, frame))?;
+        let version = event
+            .rv_sym
+            .as_deref()
+            .and_then(|symbol| self.bindings.value(symbol));
+        let version = version
+            .and_then(|version| version.parse().ok())
+            .unwrap_or_default();
+        stream.newest = stream.newest.max(version);
+        Ok(())
+    }
+
+    /// A bookmark that was not recorded at this place: its shape and lower bound.
+    fn plain_bookmark(
+        &self,
+        id: &str,
+        frame: &[u8],
+        stream: &WatchStream,
+    ) -> Result<(), Difference> {
+        let events = self.scenario.steps.iter().filter_map(|step| match step {
+            Step::WatchEvents(events) if events.id == id => Some(&events.events),
+            _ => None,
+        });
+        let Some(sample) = events.flatten().find(|event| is_plain_event(event)) else {
+            return Ok(());
+        };
+        let mut shape = Bindings::new(&self.scenario.symbols);
+        let expected = event_bytes(sample)?;
+        let matched = if sample.raw_base64.is_some() {
+            match_message(&mut shape, &expected, frame, sample.rv_sym.as_deref())
+        } else {
+            match_text_frame(&mut shape, sample, frame)
+        };
+        matched.map_err(|mismatch| Difference::with(mismatch, &expected, frame))?;
+        let version = sample
+            .rv_sym
+            .as_deref()
+            .and_then(|symbol| shape.value(symbol));
+        if version
+            .is_some_and(|version| version.parse::<u64>().is_ok_and(|own| own < stream.newest))
+        {
+            return Err(Difference::new(
+                "a bookmark is older than an event before it",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Plain bookmarks are required where timing is the subject, or where a later request uses one.
+    fn is_required(&self, event: &Event) -> bool {
+        if !is_plain_event(event) {
+            return true;
+        }
+        let used = |symbol: &str| {
+            let name = format!("${{{symbol}");
+            self.scenario.steps.iter().any(|step| match step {
+                Step::Write(exchange) | Step::Read(exchange) | Step::WatchOpen(exchange) => {
+                    exchange
+                        .path_t
+                        .as_deref()
+                        .is_some_and(|path| path.contains(&name))
+                }
+                _ => false,
+            })
+        };
+        self.scenario.is_tagged("slow") || event.rv_sym.as_deref().is_some_and(used)
+    }
+}
+
+/// A watch that ended by its own timeout may not have ended before it.
+fn check_end(recorded: &WatchEvents, stream: &WatchStream) -> Result<(), Difference> {
+    let recorded = Duration::from_millis(recorded.elapsed_ms + 500);
+    let early = stream
+        .timeout
+        .filter(|timeout| recorded > *timeout)
+        .is_some_and(|timeout| stream.elapsed() + Duration::from_millis(300) < timeout);
+    if early {
+        return Err(Difference::new(format!(
+            "the watch ended after {:?}",
+            stream.elapsed()
+        )));
+    }
+    if !stream.rest().is_empty() {
+        return Err(Difference::new("the watch ended inside a frame"));
+    }
+    Ok(())
+}
+
+fn match_text_frame(
+    bindings: &mut Bindings<'_>,
+    event: &Event,
+    frame: &[u8],
+) -> Result<(), Mismatch> {
+    let live = std::str::from_utf8(frame).map_err(|_| Mismatch::new("the frame is no text"))?;
+    bindings.match_text(
+        event.raw_text.as_deref().unwrap_or_default(),
+        &event.holes,
+        live,
+    )
+}
+
+fn is_plain_event(event: &Event) -> bool {
+    event.r#type == "BOOKMARK" && event_bytes(event).is_ok_and(|frame| is_plain_bookmark(&frame))
+}
+
+fn event_bytes(event: &Event) -> Result<Vec<u8>, Difference> {
+    match (&event.raw_text, &event.raw_base64) {
+        (Some(text), _) => Ok(text.clone().into_bytes()),
+        (None, Some(encoded)) => decode(encoded),
+        (None, None) => Err(Difference::new("an event without a frame")),
+    }
+}
+
+fn decode(encoded: &str) -> Result<Vec<u8>, Difference> {
+    STANDARD
+        .decode(encoded)
+        .map_err(|_| Difference::new("the recording is no base64"))
+}
+
+fn text_of<'v>(object: &'v Value, name: &str) -> &'v str {
+    object["metadata"][name].as_str().unwrap_or_default()
+}
+
+/// The stored result of a write that left an object behind, as far as loading it gives the same:
+/// not a dry run, not an answer about something else, not the last step of a deletion.
+fn loadable(exchange: &Exchange) -> Option<&Value> {
+    let object = exchange.response.body_json.as_ref()?;
+    let query = exchange.path.split_once('?').map_or("", |(_, query)| query);
+    let metadata = object["metadata"].as_object()?;
+    let leaves = exchange.method != "DELETE"
+        && (200..300).contains(&exchange.response.status)
+        && !query.contains("dryRun")
+        && object["kind"] != "Scale"
+        && metadata.contains_key("resourceVersion");
+    let is_last =
+        metadata.contains_key("deletionTimestamp") && !metadata.contains_key("finalizers");
+    (leaves && !is_last).then_some(object)
+}
