@@ -1,16 +1,37 @@
 //! The two encodings, bytes only: cut frames, lift metadata, wrap an event, build a list.
+//!
+//! Owns everything that depends on how objects are written. Nothing is transcoded: what arrives in one encoding leaves in it,
+//! and the bytes of an object are the apiserver's own. It refuses to know schemas beyond metadata and the selectable fields,
+//! and to guess: bytes it does not understand are an error, never a panic and never half an answer.
+//!
+//! ```text
+//!  chunks ─► FrameSplitter ─► decode_event ─► WatchEvent        decode_list ◄─ body
+//!                                  │                                 │
+//!                                  ▼            Object               ▼
+//!  event_frame, error_frame, BookmarkTemplate::frame      list_head, append_list_item, list_tail, get_body
+//! ```
 
-use bytes::{Bytes, BytesMut};
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::object::Object;
 use crate::resource::Resource;
 use crate::resource_version::ResourceVersion;
 
 mod bookmark;
+mod event;
 mod frames;
+mod json;
+pub(crate) mod lift;
+mod list;
+mod protobuf;
 
 pub use bookmark::BookmarkTemplate;
+pub use event::{append_event_frame, decode_event, error_frame, event_frame};
 pub use frames::{FrameError, FrameSplitter};
+use lift::{Lifted, Patched};
+pub use list::{ListMeta, append_list_item, decode_list, list_head, list_item_len, list_tail};
 
 /// How objects travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,94 +161,43 @@ pub struct ListPage {
     pub objects: Vec<Object>,
 }
 
-/// Decodes one frame as [`FrameSplitter`] cut it.
-///
-/// # Errors
-/// See [`DecodeError`].
-pub fn decode_event(
+/// Lifts the metadata out of a full single-object encoding.
+pub(crate) fn lift_object<'a>(
     encoding: Encoding,
     resource: &Resource,
-    frame: &[u8],
-) -> Result<WatchEvent, DecodeError> {
-    let _ = (encoding, resource, frame);
-    todo!()
+    full: &'a [u8],
+) -> Result<Lifted<'a>, DecodeError> {
+    match encoding {
+        Encoding::Json => json::lift(resource, full),
+        Encoding::Protobuf => protobuf::lift(resource, full),
+    }
 }
 
-/// Decodes the body of a list, giving every item the kind and apiVersion (JSON) or the envelope (protobuf) it has alone.
-///
-/// # Errors
-/// See [`DecodeError`].
-#[expect(clippy::needless_pass_by_value, reason = "first landing")]
-pub fn decode_list(
+/// Replaces the resource version in a full single-object encoding. The ranges are those of [`Lifted`].
+pub(crate) fn replace_resource_version(
     encoding: Encoding,
-    resource: &Resource,
-    body: Bytes,
-) -> Result<ListPage, DecodeError> {
-    let _ = (encoding, resource, body);
-    todo!()
-}
-
-/// A whole watch frame.
-pub fn event_frame(event_type: EventType, object: &Object) -> Bytes {
-    let _ = (event_type, object);
-    todo!()
-}
-
-/// Appends a whole watch frame.
-pub fn append_event_frame(event_type: EventType, object: &Object, out: &mut BytesMut) {
-    let _ = (event_type, object, out);
-    todo!()
-}
-
-/// A whole `ERROR` frame around an encoded Status: JSON without newline, or protobuf with its `k8s\0` envelope.
-pub fn error_frame(encoding: Encoding, status: &[u8]) -> Bytes {
-    let _ = (encoding, status);
-    todo!()
+    full: &[u8],
+    (at, item): (Range<usize>, Range<usize>),
+    resource_version: ResourceVersion,
+) -> Patched {
+    match encoding {
+        Encoding::Json => json::replace_resource_version(full, (at, item), resource_version),
+        Encoding::Protobuf => protobuf::replace_resource_version(full, at, resource_version),
+    }
 }
 
 /// The body of a GET of this object: JSON gains a newline.
 pub fn get_body(object: &Object) -> Bytes {
-    let _ = object;
-    todo!()
+    match object.encoding() {
+        Encoding::Json => {
+            let mut body = BytesMut::with_capacity(object.bytes().len() + 1);
+            body.put_slice(object.bytes());
+            body.put_u8(b'\n');
+            body.freeze()
+        }
+        Encoding::Protobuf => object.bytes().clone(),
+    }
 }
 
-/// The metadata of a list sent to a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListMeta<'a> {
-    /// What the list is valid at.
-    pub resource_version: ResourceVersion,
-    /// Token of the next page, if there is one.
-    pub continue_token: Option<&'a str>,
-    /// `remainingItemCount`
-    pub remaining: Option<i64>,
-}
-
-/// What a list body starts with. A list body is the head, every item by [`append_list_item`], and the tail.
-/// `items_len` is the sum of [`list_item_len`] over the items; JSON does not need it and ignores it.
-pub fn list_head(
-    encoding: Encoding,
-    resource: &Resource,
-    meta: &ListMeta<'_>,
-    items_len: usize,
-) -> Bytes {
-    let _ = (encoding, resource, meta, items_len);
-    todo!()
-}
-
-/// Bytes [`append_list_item`] appends for this object, the comma between JSON items not counted.
-pub fn list_item_len(resource: &Resource, object: &Object) -> usize {
-    let _ = (resource, object);
-    todo!()
-}
-
-/// Appends one list item, with a comma before it unless it is the `first` of a JSON list.
-pub fn append_list_item(resource: &Resource, object: &Object, first: bool, out: &mut BytesMut) {
-    let _ = (resource, object, first, out);
-    todo!()
-}
-
-/// What a list body ends with.
-pub fn list_tail(encoding: Encoding, resource: &Resource, meta: &ListMeta<'_>) -> Bytes {
-    let _ = (encoding, resource, meta);
-    todo!()
-}
+#[cfg(test)]
+mod tests;

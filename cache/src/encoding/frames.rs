@@ -1,12 +1,48 @@
 //! Cuts the body of an upstream watch into frames.
+//!
+//! Owns the framing of both encodings: JSON values one after the other, with any whitespace between them, and protobuf
+//! messages behind a big-endian length of four bytes. Chunks may end anywhere. It refuses frames above a limit, and refuses
+//! to understand them: JSON is only followed closely enough to find where an object ends. Invariant: every byte is looked
+//! at once, however small the chunks are.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::Encoding;
 
 /// Cuts a watch body into frames, whatever the chunks it arrives in.
 #[derive(Debug)]
-pub struct FrameSplitter {}
+pub struct FrameSplitter {
+    buffer: BytesMut,
+    max_frame: usize,
+    state: State,
+}
+
+/// How far into a frame the splitter has looked.
+#[derive(Debug)]
+enum State {
+    Json(JsonState),
+    Protobuf,
+}
+
+/// Where in a JSON object the scan stands; the default is in front of one.
+#[derive(Debug, Default)]
+struct JsonState {
+    /// Bytes of the buffer already looked at.
+    scanned: usize,
+    /// Open braces and brackets.
+    depth: usize,
+    string: InString,
+}
+
+/// Whether the next byte belongs to a string.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum InString {
+    #[default]
+    No,
+    Yes,
+    /// The byte before was a backslash.
+    Escaped,
+}
 
 /// Why a watch body could not be cut. The stream is of no use any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,33 +67,128 @@ pub enum FrameError {
     },
 }
 
+/// Bytes of the length in front of a protobuf frame.
+const LENGTH: usize = 4;
+
 impl FrameSplitter {
     /// A splitter that refuses frames longer than `max_frame` bytes.
     pub fn new(encoding: Encoding, max_frame: usize) -> Self {
-        let _ = (encoding, max_frame);
-        todo!()
+        let state = match encoding {
+            Encoding::Json => State::Json(JsonState::default()),
+            Encoding::Protobuf => State::Protobuf,
+        };
+        Self {
+            buffer: BytesMut::new(),
+            max_frame,
+            state,
+        }
     }
 
-    /// Takes the next chunk of the body.
-    #[expect(clippy::needless_pass_by_value, reason = "first landing")]
+    /// Takes the next chunk of the body. Memory is bounded if [`Self::next_frame`] is called until it has no more before
+    /// the next push: one frame and one chunk.
     pub fn push(&mut self, chunk: Bytes) {
-        let _ = chunk;
-        todo!()
+        self.buffer.extend_from_slice(&chunk);
     }
 
     /// The next whole frame, without length prefix or surrounding whitespace; `None` until more is pushed.
     ///
     /// # Errors
-    /// The stream is broken; every later call may return anything.
+    /// The stream is broken. The splitter must not be used further.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
-        todo!()
+        match &mut self.state {
+            State::Json(state) => state.next(&mut self.buffer, self.max_frame),
+            State::Protobuf => next_protobuf(&mut self.buffer, self.max_frame),
+        }
     }
 
-    /// To be called when the body ended.
+    /// To be called when the body ended and [`Self::next_frame`] has no more.
     ///
     /// # Errors
     /// [`FrameError::Truncated`] when bytes of an unfinished frame remain.
     pub fn finish(self) -> Result<(), FrameError> {
-        todo!()
+        match self.buffer.len() {
+            0 => Ok(()),
+            have => Err(FrameError::Truncated { have }),
+        }
     }
 }
+
+impl JsonState {
+    fn next(&mut self, buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, FrameError> {
+        if self.depth == 0 && !self.start(buffer)? {
+            return Ok(None);
+        }
+        let ended = self.scan(buffer);
+        if self.scanned > limit {
+            return Err(FrameError::TooLong { limit });
+        }
+        if !ended {
+            return Ok(None);
+        }
+        let frame = buffer.split_to(self.scanned).freeze();
+        *self = Self::default();
+        Ok(Some(frame))
+    }
+
+    /// Drops whitespace and enters the object behind it, if it has arrived.
+    fn start(&mut self, buffer: &mut BytesMut) -> Result<bool, FrameError> {
+        let space = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+        let spaces = buffer
+            .iter()
+            .position(|byte| !space(byte))
+            .unwrap_or(buffer.len());
+        buffer.advance(spaces);
+        match buffer.first() {
+            None => Ok(false),
+            Some(b'{') => {
+                *self = Self {
+                    scanned: 1,
+                    depth: 1,
+                    string: InString::No,
+                };
+                Ok(true)
+            }
+            Some(&found) => Err(FrameError::NotAnObject { found }),
+        }
+    }
+
+    /// Looks at what is new; true when the object ends at `scanned`.
+    fn scan(&mut self, buffer: &[u8]) -> bool {
+        while let Some(&byte) = buffer.get(self.scanned) {
+            self.scanned += 1;
+            match (self.string, byte) {
+                (InString::Yes, b'"') => self.string = InString::No,
+                (InString::Yes, b'\\') => self.string = InString::Escaped,
+                (InString::Yes, _) => {}
+                (InString::Escaped, _) => self.string = InString::Yes,
+                (InString::No, b'"') => self.string = InString::Yes,
+                (InString::No, b'{' | b'[') => self.depth += 1,
+                (InString::No, b'}' | b']') => self.depth -= 1,
+                (InString::No, _) => {}
+            }
+            if self.depth == 0 {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn next_protobuf(buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, FrameError> {
+    let Some(length) = buffer.first_chunk::<LENGTH>() else {
+        return Ok(None);
+    };
+    let length = u32::from_be_bytes(*length) as usize;
+    if length > limit {
+        return Err(FrameError::TooLong { limit });
+    }
+    if buffer.len() < LENGTH + length {
+        buffer.reserve(LENGTH + length - buffer.len());
+        return Ok(None);
+    }
+    buffer.advance(LENGTH);
+    Ok(Some(buffer.split_to(length).freeze()))
+}
+
+#[cfg(test)]
+mod tests;
