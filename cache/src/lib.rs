@@ -34,6 +34,7 @@ mod freshness;
 mod interest;
 mod metrics;
 mod object;
+mod quote;
 mod reflector;
 mod resource;
 mod resource_version;

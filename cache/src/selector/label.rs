@@ -1,9 +1,13 @@
 //! Label selectors.
+//!
+//! Owns the grammar of `labels/selector.go` (1.36), token by token, because its error texts say where parsing stopped.
 
 use std::fmt;
 
-use super::SelectorError;
+use super::{MAX_SELECTOR_BYTES, SelectorError};
 use crate::object::Object;
+
+mod parse;
 
 /// A parsed label selector; the default one matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -18,7 +22,7 @@ pub struct LabelRequirement {
     pub key: Box<str>,
     /// How it is compared.
     pub operator: LabelOperator,
-    /// Sorted, distinct; empty for `Exists` and `DoesNotExist`, one integer for the comparisons.
+    /// Sorted, distinct; empty for `Exists` and `DoesNotExist`, one decimal `i64` for the comparisons.
     pub values: Box<[Box<str>]>,
 }
 
@@ -43,16 +47,23 @@ impl LabelSelector {
     /// Parses the apiserver's grammar.
     ///
     /// # Errors
-    /// The exact text of the apiserver's 400.
+    /// The exact text of the apiserver's 400, or [`SelectorError::TooLarge`].
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let _ = text;
-        todo!()
+        if text.len() > MAX_SELECTOR_BYTES {
+            return Err(SelectorError::TooLarge);
+        }
+        let mut requirements = parse::requirements(text)?;
+        requirements.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(Self {
+            requirements: requirements.into(),
+        })
     }
 
     /// Whether every requirement holds.
     pub fn matches(&self, object: &Object) -> bool {
-        let _ = object;
-        todo!()
+        self.requirements
+            .iter()
+            .all(|requirement| requirement.admits(object.label(&requirement.key)))
     }
 
     /// The requirements, sorted by key.
@@ -66,8 +77,65 @@ impl LabelSelector {
     }
 }
 
-impl fmt::Display for LabelSelector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("")
+impl LabelRequirement {
+    /// Whether a label with this value, or without one, meets the requirement.
+    fn admits(&self, label: Option<&str>) -> bool {
+        let listed = |label: &str| {
+            self.values
+                .binary_search_by(|value| (**value).cmp(label))
+                .is_ok()
+        };
+        match self.operator {
+            LabelOperator::In => label.is_some_and(listed),
+            LabelOperator::NotIn => !label.is_some_and(listed),
+            LabelOperator::Exists => label.is_some(),
+            LabelOperator::DoesNotExist => label.is_none(),
+            LabelOperator::GreaterThan => {
+                self.compare(label).is_some_and(std::cmp::Ordering::is_gt)
+            }
+            LabelOperator::LessThan => self.compare(label).is_some_and(std::cmp::Ordering::is_lt),
+        }
+    }
+
+    /// How an integer label compares with the integer asked for.
+    fn compare(&self, label: Option<&str>) -> Option<std::cmp::Ordering> {
+        let integer = |text: &str| text.parse::<i64>().ok();
+        Some(integer(label?)?.cmp(&integer(self.values.first()?)?))
     }
 }
+
+/// The canonical text: it parses to an equal selector, and equal selectors have the same one.
+impl fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, requirement) in self.requirements.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            requirement.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for LabelRequirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            key,
+            operator,
+            values,
+        } = self;
+        match (operator, &**values) {
+            (LabelOperator::Exists, _) => write!(f, "{key}"),
+            (LabelOperator::DoesNotExist, _) => write!(f, "!{key}"),
+            (LabelOperator::In, [value]) => write!(f, "{key}={value}"),
+            (LabelOperator::NotIn, [value]) => write!(f, "{key}!={value}"),
+            (LabelOperator::In, _) => write!(f, "{key} in ({})", values.join(",")),
+            (LabelOperator::NotIn, _) => write!(f, "{key} notin ({})", values.join(",")),
+            (LabelOperator::GreaterThan, _) => write!(f, "{key}>{}", values.join(",")),
+            (LabelOperator::LessThan, _) => write!(f, "{key}<{}", values.join(",")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
