@@ -1,1 +1,181 @@
-//! Placeholder.
+//! Everything the proxy does not answer itself, streamed both ways.
+//!
+//! Owns: the way of a request to an apiserver and of its answer back, upgrades included, and with
+//! `passthrough/headers.rs` the way an identity travels.
+//! Refuses: to buffer, to understand bodies, and to wait. Each side's back-pressure is the other's; a
+//! client that goes away cancels its request at the apiserver.
+//! Invariant: the apiserver learns the identity that was authenticated here and nothing that the client
+//! says about identity, except a bearer token that reaches it untouched, over a connection that carries no
+//! credentials of the proxy.
+
+mod headers;
+mod tunnel;
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use hyper::body::{Body as _, Incoming};
+
+use crate::{
+    authn::Identity,
+    body::Body,
+    drain::Drain,
+    listener::{ConnectionInfo, Protocol},
+    request::Query,
+    status::{ErrorFormat, Status},
+    upstream::{AssertedIdentity, Pool, ResponseBody, Upstream, UpstreamError},
+};
+
+use self::tunnel::Upgrade;
+
+/// How an identity that the proxy has to assert is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Assertion {
+    /// `X-Remote-*`, trusted because of the front proxy's certificate.
+    RequestHeader,
+    /// `Impersonate-*`, allowed because of the proxy's own rights.
+    Impersonate,
+}
+
+impl From<&AssertedIdentity> for Assertion {
+    fn from(identity: &AssertedIdentity) -> Self {
+        match identity {
+            AssertedIdentity::RequestHeader { .. } => Self::RequestHeader,
+            AssertedIdentity::Impersonate => Self::Impersonate,
+        }
+    }
+}
+
+/// Forwards requests. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Passthrough {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: Upstream,
+    assertion: Assertion,
+    drain: Drain,
+}
+
+impl Passthrough {
+    /// Forwards to `upstream`; upgraded connections are `drain`'s.
+    pub(crate) fn new(upstream: Upstream, assertion: Assertion, drain: Drain) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                upstream,
+                assertion,
+                drain,
+            }),
+        }
+    }
+
+    /// Forwards `request` under `identity` and returns the apiserver's answer as it comes. What keeps it
+    /// from coming is answered with a Status: 403 where the identity cannot be carried, 429 where all
+    /// connections are full, 502 where the answer was lost, 503 where no apiserver can be reached.
+    pub(crate) async fn forward(
+        &self,
+        mut request: Request<Incoming>,
+        connection: &ConnectionInfo,
+        identity: &Identity,
+    ) -> Response<Body> {
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let format = ErrorFormat::negotiate(request.headers(), &query);
+        let upgrade = match connection.protocol {
+            Protocol::Http1 => Upgrade::take(&mut request),
+            Protocol::Http2 => None, // RFC 9113 8.6: there is none
+        };
+        let (mut parts, incoming) = request.into_parts();
+        headers::remove_hop_by_hop(&mut parts.headers);
+        let pool = match self.identify(&mut parts.headers, identity) {
+            Ok(pool) => pool,
+            Err(status) => return refuse(status, &format),
+        };
+        headers::append_forwarded_for(&mut parts.headers, connection.peer.ip());
+        parts.extensions = http::Extensions::new();
+        let body = if incoming.is_end_stream() {
+            Body::Empty
+        } else {
+            Body::Client(incoming)
+        };
+        let answer = match upgrade {
+            None => {
+                self.shared
+                    .upstream
+                    .send(pool, Request::from_parts(parts, body))
+                    .await
+            }
+            Some(upgrade) => {
+                upgrade.ask(&mut parts.headers);
+                let request = Request::from_parts(parts, body);
+                match self.shared.upstream.open_upgrade(pool, request).await {
+                    Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                        return upgrade.accept(answer, &self.shared.drain);
+                    }
+                    other => other,
+                }
+            }
+        };
+        match answer {
+            Ok(answer) => relay(answer),
+            Err(error) => refuse(status(&error), &format),
+        }
+    }
+
+    /// Replaces what `headers` say about identity by `identity`, and tells on which connections the
+    /// request must go. Hop-by-hop headers must be gone already: one of them could name what is added here.
+    ///
+    /// # Errors
+    /// 403 when the identity cannot be carried.
+    pub(crate) fn identify(
+        &self,
+        headers: &mut http::HeaderMap,
+        identity: &Identity,
+    ) -> Result<Pool, Status> {
+        headers::identify(headers, identity, self.shared.assertion)
+    }
+}
+
+/// The apiserver's answer as the client gets it.
+fn relay(answer: Response<ResponseBody>) -> Response<Body> {
+    let (mut parts, body) = answer.into_parts();
+    headers::remove_hop_by_hop(&mut parts.headers);
+    parts.version = Version::HTTP_11;
+    parts.extensions = http::Extensions::new();
+    Response::from_parts(parts, Body::Upstream(body))
+}
+
+fn refuse(status: Status, format: &ErrorFormat) -> Response<Body> {
+    status.into_response(format).map(Body::full)
+}
+
+/// The Status of a request that got no answer. What went wrong inside is for the log.
+fn status(error: &UpstreamError) -> Status {
+    tracing::debug!(%error, "cannot forward");
+    match error {
+        UpstreamError::Unreachable(_) => {
+            Status::unavailable("the proxy cannot reach an apiserver", 1)
+        }
+        UpstreamError::Full { .. } => {
+            Status::too_many_requests("too many requests are being forwarded, please try again", 1)
+        }
+        UpstreamError::Failed { .. } => Status::new(
+            502,
+            "",
+            "the apiserver did not answer; the request may or may not have been processed",
+        ),
+    }
+}
+
+/// A header value the proxy makes up itself.
+fn value(bytes: &[u8]) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(bytes).ok()
+}
+
+/// Named here because both directions and the tunnel need them.
+const UPGRADE: HeaderValue = HeaderValue::from_static("Upgrade");
+const CONNECTION: header::HeaderName = header::CONNECTION;
+
+#[cfg(test)]
+mod tests;
