@@ -10,7 +10,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub mod authn;
 pub mod authz;
@@ -18,10 +24,18 @@ pub mod body;
 pub mod bootstrap;
 pub mod certs;
 pub mod controllers;
+pub mod convert;
+pub mod counters;
 pub mod crd;
 pub mod discovery;
+pub mod faults;
 pub mod impersonation;
+pub mod list;
+pub mod negotiate;
+pub mod paging;
 pub mod patch;
+pub mod read;
+pub mod render;
 pub mod request;
 pub mod resources;
 pub mod schema;
@@ -31,8 +45,196 @@ pub mod status;
 pub mod store;
 pub mod table;
 pub mod tokens;
+pub mod watch;
 pub mod write;
 pub mod yaml;
+
+use authn::{Authenticator, Users};
+use authz::Authorizer;
+use certs::Pki;
+use counters::Counters;
+use faults::Faults;
+use resources::Registry;
+use server::State;
+use store::Store;
+
+/// A running apiserver. Dropping it kills its connections; `shutdown` ends them in order.
+#[derive(Debug)]
+pub struct Apiserver {
+    address: SocketAddr,
+    state: Arc<State>,
+    pki: Pki,
+    tasks: TaskTracker,
+    kill: CancellationToken,
+}
+
+/// How long connections may take to end at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// How often events are checked for their time to live.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
+
+impl Apiserver {
+    /// Starts a server; it answers when this returns.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or the certificates cannot be made or read.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(options.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}", options.listen))?;
+        let address = listener
+            .local_addr()
+            .context("the listener has no address")?;
+        let pki = match &options.dir {
+            Some(dir) => {
+                let pki = Pki::open(dir)?;
+                pki.write_files(dir, address)?;
+                pki
+            }
+            None => Pki::ephemeral()?,
+        };
+        let tls = pki.server_config()?;
+        let authenticator = Authenticator::new(&pki, options.users)?;
+        let state = Arc::new(state(options.profile, authenticator));
+        bootstrap::install(&state);
+        let server = Self {
+            address,
+            state,
+            pki,
+            tasks: TaskTracker::new(),
+            kill: CancellationToken::new(),
+        };
+        server.spawn(listener, tls);
+        Ok(server)
+    }
+
+    fn spawn(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
+        let ends = (self.tasks.clone(), self.kill.clone());
+        self.tasks.spawn(server::serve_connections(
+            Arc::clone(&self.state),
+            listener,
+            tls,
+            ends,
+        ));
+        let (state, stop) = (Arc::clone(&self.state), self.state.shutdown.clone());
+        self.tasks.spawn(async move {
+            let background = async {
+                tokio::join!(expire(&state), async {
+                    if state.profile.controllers {
+                        controllers::run(Arc::clone(&state)).await;
+                    }
+                })
+            };
+            tokio::select! {
+                _ = background => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// The address it listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its certificate authorities; issues client certificates.
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
+    /// What its handlers share.
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Its objects.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.state.store
+    }
+
+    /// What it serves.
+    pub fn registry(&self) -> &Registry {
+        &self.state.registry
+    }
+
+    /// What reached it.
+    pub fn counters(&self) -> &Counters {
+        &self.state.counters
+    }
+
+    /// Its misbehaviour.
+    pub fn faults(&self) -> &Faults {
+        &self.state.faults
+    }
+
+    /// Plays a new server process on the same storage: connections are cut, caches start empty at the current
+    /// revision.
+    pub fn restart(&self) {
+        self.state.store.restart();
+        self.state.faults.cut_connections();
+    }
+
+    /// Discards history below a revision, as etcd's compaction does.
+    pub fn compact(&self, revision: u64) {
+        self.state.store.compact(revision);
+    }
+
+    /// Ends watches cleanly, lets answers finish for a few seconds, then cuts what is left.
+    pub async fn shutdown(self) {
+        self.state.shutdown.cancel();
+        self.state.store.restart();
+        self.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_GRACE, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            self.kill.cancel();
+            // Stream tasks of a dropped connection end by themselves; they are not worth more waiting.
+            let rest = tokio::time::timeout(SHUTDOWN_GRACE, self.tasks.wait()).await;
+            if rest.is_err() {
+                tracing::debug!("streams of cut connections still run");
+            }
+        }
+    }
+}
+
+impl Drop for Apiserver {
+    fn drop(&mut self) {
+        self.state.shutdown.cancel();
+        self.kill.cancel();
+    }
+}
+
+fn state(profile: Profile, authenticator: Authenticator) -> State {
+    let authorizer = Arc::new(Authorizer::new());
+    let observed = Arc::clone(&authorizer);
+    let observer: store::Observer = Box::new(move |storage, namespace, name, object| {
+        let (resource, group) = storage.split_once('.').unwrap_or((storage, ""));
+        observed.observe(group, resource, (namespace, name), object);
+    });
+    let state = State {
+        store: Arc::new(Store::new(profile.clone(), observer)),
+        profile,
+        registry: Registry::builtin(),
+        authenticator,
+        authorizer,
+        counters: Counters::default(),
+        faults: Faults::default(),
+        shutdown: CancellationToken::new(),
+    };
+    for resource in state.registry.all() {
+        state.store.open(&resource);
+    }
+    state
+}
+
+async fn expire(state: &State) {
+    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
+    loop {
+        ticks.tick().await;
+        state.store.expire();
+    }
+}
 
 /// How an apiserver is started.
 #[derive(Debug, Clone)]
@@ -43,6 +245,8 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// Behaviour that real servers set by flags and feature gates.
     pub profile: Profile,
+    /// Bearer tokens and whom they name.
+    pub users: Users,
 }
 
 impl Default for Options {
@@ -51,6 +255,7 @@ impl Default for Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             dir: None,
             profile: Profile::default(),
+            users: Users::default(),
         }
     }
 }

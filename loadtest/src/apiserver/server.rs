@@ -1,19 +1,39 @@
-//! The path of a request.
+//! The server around the store: its state, and answers in the format a client negotiated.
+//!
+//! Owns what every handler may use and the last step of every answer. `server/handler` is the life of a request,
+//! `server/route` the table of paths, `server/access` authorization, `server/connection` sockets. Refuses to know
+//! resources in particular. Invariant: an answer's encoding follows from the request's headers alone.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Uri};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::Profile;
 use super::authn::{Authenticator, UserInfo};
 use super::authz::Authorizer;
-use super::body::Response;
+use super::body::{Body, Response};
+use super::counters::Counters;
+use super::faults::Faults;
+use super::negotiate::{self, Endpoint, Transform};
+use super::render::{self, IncludeObject};
 use super::request::{Query, RequestInfo};
 use super::resources::{Registry, Resource};
 use super::status::Status;
 use super::store::{Store, Stored};
+
+mod access;
+mod connection;
+mod handler;
+mod route;
+
+pub(super) use connection::serve as serve_connections;
 
 /// What every handler may use.
 #[derive(Debug)]
@@ -28,6 +48,12 @@ pub struct State {
     pub authenticator: Authenticator,
     /// What they may; the store tells it of every change.
     pub authorizer: Arc<Authorizer>,
+    /// What was asked.
+    pub counters: Counters,
+    /// Misbehaviour on demand.
+    pub faults: Faults,
+    /// Cancelled when the server shuts down: watches end, connections close after their last answer.
+    pub shutdown: CancellationToken,
 }
 
 /// One request, authenticated and authorised, its body read.
@@ -49,8 +75,12 @@ pub struct Exchange {
     pub query: Query,
 }
 
-#[expect(unused_variables, clippy::todo, reason = "signatures first")]
 impl State {
+    /// Whether the WatchList gate is on.
+    pub fn watch_list(&self) -> bool {
+        self.profile.watch_list && !self.faults.refuses_watch_list()
+    }
+
     /// Answers a stored object in the encoding the request negotiated (JSON, pretty, YAML, protobuf, Table, partial
     /// metadata), with the given code.
     pub fn answer_object(
@@ -60,7 +90,16 @@ impl State {
         code: StatusCode,
         object: &Stored,
     ) -> Result<Response, Status> {
-        todo!()
+        let endpoint = Endpoint::of(resource);
+        let format = negotiate::negotiate(&exchange.headers, &exchange.query, endpoint)?;
+        let include = match format.transform {
+            Transform::Table(_) => IncludeObject::parse(&exchange.query)?,
+            Transform::None | Transform::Partial(_) | Transform::PartialList(_) => {
+                IncludeObject::default()
+            }
+        };
+        let body = render::object(resource, object, format, include)?;
+        Ok(self.answer_bytes(exchange, code, format.media.content_type(), body))
     }
 
     /// Answers an object that is not stored (reviews, scales): `kind` and `apiVersion` are read from the value.
@@ -70,11 +109,54 @@ impl State {
         code: StatusCode,
         value: &Value,
     ) -> Result<Response, Status> {
-        todo!()
+        let endpoint = Endpoint {
+            custom: false,
+            transforms: false,
+        };
+        let format = negotiate::negotiate(&exchange.headers, &exchange.query, endpoint)?;
+        let body = render::value(value, format)?;
+        Ok(self.answer_bytes(exchange, code, format.media.content_type(), body))
     }
 
     /// Answers a Status in the encoding the request negotiated; used for errors and for deletions.
     pub fn answer_status(&self, exchange: &Exchange, status: &Status) -> Response {
-        todo!()
+        let format = negotiate::negotiate_error(&exchange.headers, &exchange.query);
+        let (content_type, body) = render::status(status, format);
+        let mut response = self.answer_bytes(exchange, status.http_code(), content_type, body);
+        if let Some(seconds) = status.retry_after() {
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
     }
+
+    /// Answers bytes, compressed where the request and their length ask for it.
+    pub fn answer_bytes(
+        &self,
+        exchange: &Exchange,
+        code: StatusCode,
+        content_type: &'static str,
+        body: Vec<u8>,
+    ) -> Response {
+        let compressed = negotiate::compresses(&exchange.headers, body.len())
+            .then(|| gzip(&body))
+            .flatten();
+        let encoded = compressed.is_some();
+        let mut response = Response::new(Body::from(compressed.unwrap_or(body)));
+        *response.status_mut() = code;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if encoded {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        }
+        response
+    }
+}
+
+fn gzip(body: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body).ok()?;
+    encoder.finish().ok()
 }

@@ -1,0 +1,225 @@
+//! Misbehaviour on demand: what a proxy must survive.
+//!
+//! Owns the switches; the places that misbehave ask here. Refuses to decide when: tests and scenarios do.
+//! Invariant: with no switch set the server behaves as if this module did not exist.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::negotiate::Media;
+use super::resources::Resource;
+use super::status::Status;
+
+/// How a request fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// 429 with `Retry-After: 1`.
+    TooManyRequests,
+    /// 500 InternalError.
+    InternalError,
+    /// 503 with `Retry-After: 1`.
+    Unavailable,
+    /// No answer until the client goes away.
+    Hang,
+}
+
+/// How the next frames of watches are damaged; the stream ends after one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// Only the first half is sent, then a clean end of the body.
+    Truncated,
+    /// A wrong length (protobuf) or a broken value (JSON).
+    Malformed,
+}
+
+/// The switches.
+#[derive(Debug)]
+pub struct Faults {
+    connections: watch::Sender<u64>,
+    stalled: AtomicBool,
+    stall_wakers: Mutex<Vec<Waker>>,
+    expired_watches: AtomicU64,
+    bookmarks_withheld: AtomicBool,
+    watch_list_refused: AtomicBool,
+    failures: Mutex<Vec<(String, Failure, u64)>>,
+    damages: Mutex<Vec<(Damage, u64)>>,
+    damaged: AtomicBool,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            connections: watch::Sender::new(0),
+            stalled: AtomicBool::new(false),
+            stall_wakers: Mutex::default(),
+            expired_watches: AtomicU64::new(0),
+            bookmarks_withheld: AtomicBool::new(false),
+            watch_list_refused: AtomicBool::new(false),
+            failures: Mutex::default(),
+            damages: Mutex::default(),
+            damaged: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Faults {
+    /// Cuts every connection, without a word.
+    pub fn cut_connections(&self) {
+        self.connections.send_modify(|cut| *cut += 1);
+    }
+
+    /// Told when connections are to be cut.
+    pub(super) fn cuts(&self) -> watch::Receiver<u64> {
+        self.connections.subscribe()
+    }
+
+    /// Stops or resumes all answers: requests wait, watches are silent, connections stay open.
+    pub fn stall(&self, stalled: bool) {
+        self.stalled.store(stalled, Ordering::SeqCst);
+        if !stalled {
+            for waker in std::mem::take(&mut *self.stall_wakers.lock()) {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Ready unless stalled.
+    pub(super) fn poll_stall(&self, context: &Context<'_>) -> Poll<()> {
+        if !self.stalled.load(Ordering::SeqCst) {
+            return Poll::Ready(());
+        }
+        let mut wakers = self.stall_wakers.lock();
+        if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+            wakers.push(context.waker().clone());
+        }
+        drop(wakers);
+        // The switch may have been flipped before the waker was stored.
+        if self.stalled.load(Ordering::SeqCst) {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    }
+
+    /// Waits while stalled.
+    pub(super) async fn wait_while_stalled(&self) {
+        std::future::poll_fn(|context| self.poll_stall(context)).await;
+    }
+
+    /// The next `count` watches start with ERROR 410 Expired.
+    pub fn expire_watches(&self, count: u64) {
+        self.expired_watches.store(count, Ordering::SeqCst);
+    }
+
+    pub(super) fn refuse_watch(&self, resource: &Resource) -> Option<Status> {
+        let take = |left: u64| left.checked_sub(1);
+        let taken = self
+            .expired_watches
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
+        taken.ok().map(|_| {
+            let text = format!(
+                "too old resource version: {} is gone by order",
+                resource.resource
+            );
+            Status::expired(text)
+        })
+    }
+
+    /// Sends no bookmarks, except those that close initial events.
+    pub fn withhold_bookmarks(&self, withheld: bool) {
+        self.bookmarks_withheld.store(withheld, Ordering::SeqCst);
+    }
+
+    pub(super) fn withholds_bookmarks(&self) -> bool {
+        self.bookmarks_withheld.load(Ordering::Relaxed)
+    }
+
+    /// Plays a server without the WatchList gate.
+    pub fn refuse_watch_list(&self, refused: bool) {
+        self.watch_list_refused.store(refused, Ordering::SeqCst);
+    }
+
+    pub(super) fn refuses_watch_list(&self) -> bool {
+        self.watch_list_refused.load(Ordering::Relaxed)
+    }
+
+    /// The next `count` requests whose path starts with `prefix` fail.
+    pub fn fail_requests(&self, prefix: &str, failure: Failure, count: u64) {
+        self.failures
+            .lock()
+            .push((prefix.to_owned(), failure, count));
+    }
+
+    pub(super) fn failure_of(&self, path: &str) -> Option<Failure> {
+        let mut failures = self.failures.lock();
+        let found = failures
+            .iter_mut()
+            .find(|(prefix, _, _)| path.starts_with(prefix.as_str()))?;
+        found.2 = found.2.saturating_sub(1);
+        let failure = found.1;
+        failures.retain(|(_, _, left)| *left > 0);
+        Some(failure)
+    }
+
+    /// Damages the next `count` watch frames; each ends its stream.
+    pub fn damage_frames(&self, damage: Damage, count: u64) {
+        self.damages.lock().push((damage, count));
+        self.damaged.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn any_damage(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn damage(&self, frame: &Bytes, media: Media) -> Option<Bytes> {
+        if !self.any_damage() {
+            return None;
+        }
+        let mut damages = self.damages.lock();
+        let (damage, left) = damages.first_mut()?;
+        let damage = *damage;
+        *left = left.saturating_sub(1);
+        damages.retain(|(_, left)| *left > 0);
+        self.damaged.store(!damages.is_empty(), Ordering::SeqCst);
+        let mut bytes = frame.to_vec();
+        match (damage, media) {
+            (Damage::Truncated, _) => bytes.truncate(frame.len() / 2),
+            (Damage::Malformed, Media::Protobuf) => bytes[0] = 0x7f,
+            (Damage::Malformed, Media::Json | Media::Yaml) => bytes[0] = b']',
+        }
+        Some(bytes.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_hits_as_many_requests_as_ordered() {
+        let faults = Faults::default();
+        faults.fail_requests("/api/v1/pods", Failure::InternalError, 2);
+        assert_eq!(faults.failure_of("/api/v1/nodes"), None);
+        let failure = Some(Failure::InternalError);
+        let path = "/api/v1/pods?watch=1";
+        let seen = [
+            faults.failure_of(path),
+            faults.failure_of(path),
+            faults.failure_of(path),
+        ];
+        assert_eq!(seen, [failure, failure, None]);
+    }
+
+    #[test]
+    fn a_damaged_frame_is_damaged_once() {
+        let faults = Faults::default();
+        faults.damage_frames(Damage::Truncated, 1);
+        let frame = Bytes::from_static(b"{\"type\":\"ADDED\"}\n");
+        assert_eq!(faults.damage(&frame, Media::Json).map(|b| b.len()), Some(8));
+        assert_eq!(faults.damage(&frame, Media::Json), None);
+    }
+}

@@ -1,0 +1,384 @@
+//! The life of a request, in the order of kube-apiserver's handler chain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WARNING};
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+
+use super::{Exchange, State, access, route};
+use crate::apiserver::authn::{Peer, UserInfo};
+use crate::apiserver::body::{Body, Response};
+use crate::apiserver::faults::Failure;
+use crate::apiserver::impersonation::{self, ImpersonationError};
+use crate::apiserver::request::{Query, RequestInfo, go_quote};
+use crate::apiserver::resources::Resource;
+use crate::apiserver::status::Status;
+use crate::apiserver::{discovery, list, negotiate, read, watch, write};
+use route::Route;
+
+/// Largest request body, as the apiserver's default.
+const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+
+/// An answer and how far the request came.
+struct Outcome {
+    response: Response,
+    /// It passed priority and fairness.
+    admitted: bool,
+    /// It came past the URL.
+    parsed: bool,
+}
+
+/// Answers one request.
+pub(super) async fn handle(
+    state: Arc<State>,
+    peer: Arc<Peer>,
+    secure_h2: bool,
+    request: Request<Incoming>,
+) -> Response {
+    let audit_id = request.headers().get(AUDIT_ID).cloned();
+    state.faults.wait_while_stalled().await;
+    let outcome = chain(&state, &peer, request).await;
+    let mut response = outcome.response;
+    let headers = response.headers_mut();
+    let audit_id =
+        audit_id.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
+    if let Some(audit_id) = audit_id {
+        headers.insert(AUDIT_ID, audit_id);
+    }
+    if outcome.parsed {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    }
+    if outcome.admitted {
+        headers.insert("x-kubernetes-pf-flowschema-uid", PF_UID);
+        headers.insert("x-kubernetes-pf-prioritylevel-uid", PF_UID);
+    }
+    if secure_h2 {
+        headers.remove(CONNECTION);
+    }
+    response
+}
+
+/// No flow control here, but clients log the identifiers.
+const PF_UID: HeaderValue = HeaderValue::from_static("00000000-0000-4000-8000-000000000000");
+
+async fn chain(state: &Arc<State>, peer: &Peer, request: Request<Incoming>) -> Outcome {
+    let (parts, incoming) = request.into_parts();
+    let query = Query::parse(parts.uri.query().unwrap_or(""));
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
+    let failure = state.faults.failure_of(target);
+    let (info, broken) = match RequestInfo::parse(&parts.method, parts.uri.path(), &query) {
+        Ok(info) => (info, None),
+        Err(_) => (RequestInfo::default(), Some(internal_text(target))),
+    };
+    if let Some(response) = broken {
+        return Outcome {
+            response,
+            admitted: false,
+            parsed: false,
+        };
+    }
+    let mut exchange = Exchange {
+        method: parts.method,
+        uri: parts.uri,
+        headers: parts.headers,
+        body: Bytes::new(),
+        user: UserInfo::default(),
+        info,
+        query,
+    };
+    let early = |response| Outcome {
+        response,
+        admitted: false,
+        parsed: true,
+    };
+    if let Some(failure) = failure {
+        return early(failed(state, &exchange, failure).await);
+    }
+    if state.shutdown.is_cancelled() {
+        let mut response = state.answer_status(&exchange, &Status::shutting_down());
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        return early(response);
+    }
+    let timeout = match timeout(state, &exchange) {
+        Ok(timeout) => timeout,
+        Err(status) => return early(state.answer_status(&exchange, &status)),
+    };
+    if let Err(outcome) = admit(state, peer, &mut exchange) {
+        return outcome;
+    }
+    let work = serve(state, &mut exchange, incoming);
+    let response = match timeout {
+        None => work.await,
+        Some(timeout) => match tokio::time::timeout(timeout, work).await {
+            Ok(response) => response,
+            Err(_) => timed_out(),
+        },
+    };
+    Outcome {
+        response,
+        admitted: true,
+        parsed: true,
+    }
+}
+
+/// Authentication, impersonation, authorization.
+fn admit(state: &State, peer: &Peer, exchange: &mut Exchange) -> Result<(), Outcome> {
+    let refuse = |exchange: &Exchange, status: &Status, admitted: bool| Outcome {
+        response: state.answer_status(exchange, status),
+        admitted,
+        parsed: true,
+    };
+    let Ok(caller) = state.authenticator.authenticate(peer, &exchange.headers) else {
+        return Err(refuse(exchange, &Status::unauthorized(), false));
+    };
+    state.counters.count(&exchange.info);
+    let question = access::attributes(&exchange.info, &caller);
+    let headers = &exchange.headers;
+    let user = impersonation::effective_user(&state.authorizer, caller, headers, &question);
+    match user {
+        Ok(user) => exchange.user = user,
+        Err(error) => {
+            let status = match error {
+                ImpersonationError::BadRequest(text) => Status::bad_request(text),
+                ImpersonationError::Forbidden(question, reason) => {
+                    access::forbidden(&question, &reason)
+                }
+            };
+            let mut outcome = refuse(exchange, &status, false);
+            nosniff(&mut outcome.response);
+            return Err(outcome);
+        }
+    }
+    let question = access::attributes(&exchange.info, &exchange.user);
+    let decision = state.authorizer.authorize(&question);
+    if decision.allowed {
+        return Ok(());
+    }
+    let status = access::forbidden(&question, &decision.reason);
+    let mut outcome = refuse(exchange, &status, true);
+    nosniff(&mut outcome.response);
+    Err(outcome)
+}
+
+/// The router and what it leads to.
+async fn serve(state: &Arc<State>, exchange: &mut Exchange, incoming: Incoming) -> Response {
+    if !exchange.info.is_resource {
+        if exchange.info.path == "/debug/requests" {
+            return debug(state);
+        }
+        return discovery::serve(state, exchange).unwrap_or_else(page_not_found);
+    }
+    let route = route::find(&state.registry, &exchange.info, &exchange.method);
+    let (resource, watchable) = match &route {
+        Route::TextNotFound => return page_not_found(),
+        Route::NotFound => return state.answer_status(exchange, &Status::no_such_resource()),
+        Route::MethodNotAllowed => {
+            return state.answer_status(exchange, &Status::method_not_allowed());
+        }
+        Route::List(resource) | Route::Watch(resource) => (Arc::clone(resource), true),
+        Route::Get(resource) | Route::Write(resource) => (Arc::clone(resource), false),
+    };
+    let plain = matches!(exchange.info.subresource.as_str(), "" | "status" | "scale");
+    if resource.custom.is_none()
+        && plain
+        && let Err(status) = negotiate::route(&exchange.headers, watchable)
+    {
+        return state.answer_status(exchange, &status);
+    }
+    let answer = match &route {
+        Route::Get(resource) => read::get(state, exchange, resource).await,
+        Route::List(resource) => list::serve(state, exchange, resource).await,
+        Route::Watch(resource) => watch::serve(state, exchange, resource).await,
+        Route::Write(_) => match Limited::new(incoming, BODY_BYTES_MAX).collect().await {
+            Ok(body) => {
+                exchange.body = body.to_bytes();
+                write::serve(state, exchange).await
+            }
+            Err(error) => Err(Status::bad_request(error.to_string())),
+        },
+        Route::MethodNotAllowed | Route::NotFound | Route::TextNotFound => {
+            Err(Status::no_such_resource())
+        }
+    };
+    let mut response = answer.unwrap_or_else(|status| state.answer_status(exchange, &status));
+    warn(&mut response, &resource);
+    response
+}
+
+fn warn(response: &mut Response, resource: &Resource) {
+    if resource.warning.is_empty() {
+        return;
+    }
+    let text = format!("299 - {}", go_quote(&resource.warning));
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        response.headers_mut().append(WARNING, value);
+    }
+}
+
+fn debug(state: &State) -> Response {
+    let mut response = Response::new(Body::from(state.counters.report().to_string()));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+fn nosniff(response: &mut Response) {
+    response
+        .headers_mut()
+        .insert(NOSNIFF, HeaderValue::from_static("nosniff"));
+}
+
+fn text(code: StatusCode, text: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Body::Full(text.into()));
+    *response.status_mut() = code;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+fn page_not_found() -> Response {
+    let mut response = text(StatusCode::NOT_FOUND, "404 page not found\n");
+    nosniff(&mut response);
+    response
+}
+
+/// The 500 of a URL that names no resource although it should.
+fn internal_text(target: &str) -> Response {
+    let body = format!(
+        "Internal Server Error: {}: failed to create RequestInfo: unable to determine kind and namespace from url, {target}",
+        go_quote(target)
+    );
+    let body = body
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;");
+    let mut response = text(StatusCode::INTERNAL_SERVER_ERROR, format!("{body}\n"));
+    nosniff(&mut response);
+    response
+}
+
+/// The answer after the request timeout; never negotiated.
+fn timed_out() -> Response {
+    text(
+        StatusCode::GATEWAY_TIMEOUT,
+        "{\"metadata\":{},\"status\":\"Failure\",\"message\":\"Timeout: request did not complete within the allotted timeout\",\"reason\":\"Timeout\",\"details\":{},\"code\":504}\n",
+    )
+}
+
+async fn failed(state: &State, exchange: &Exchange, failure: Failure) -> Response {
+    let status = match failure {
+        Failure::TooManyRequests => Status::too_many_requests("too many requests by order", 1),
+        Failure::InternalError => Status::internal("failed by order"),
+        Failure::Unavailable => {
+            let mut status = Status::shutting_down();
+            status.details = Status::too_many_requests("", 1).details;
+            status
+        }
+        Failure::Hang => std::future::pending().await,
+    };
+    state.answer_status(exchange, &status)
+}
+
+/// The request's own timeout, bounded by the server's; `None` for what may run long.
+fn timeout(state: &State, exchange: &Exchange) -> Result<Option<Duration>, Status> {
+    let info = &exchange.info;
+    let long = ["exec", "attach", "portforward", "proxy", "log"];
+    let streams = matches!(info.verb.as_str(), "watch" | "proxy")
+        || (info.is_resource && long.contains(&info.subresource.as_str()));
+    if streams {
+        return Ok(None);
+    }
+    let limit = state.profile.request_timeout;
+    let text = exchange.query.first("timeout").unwrap_or("");
+    if text.is_empty() {
+        return Ok(Some(limit));
+    }
+    let wanted = go_duration(text).map_err(|error| {
+        Status::bad_request(format!(
+            "invalid timeout specified in the request URL - {error}"
+        ))
+    })?;
+    Ok(Some(if wanted.is_zero() {
+        limit
+    } else {
+        wanted.min(limit)
+    }))
+}
+
+/// Go's `time.ParseDuration`; a negative one counts as none.
+fn go_duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("time: invalid duration {}", go_quote(text));
+    let (negative, mut rest) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    let mut seconds = 0.0_f64;
+    while !rest.is_empty() {
+        let digits = rest
+            .bytes()
+            .take_while(|b| b.is_ascii_digit() || *b == b'.')
+            .count();
+        let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
+        rest = &rest[digits..];
+        let letters = rest
+            .bytes()
+            .take_while(|b| !b.is_ascii_digit() && *b != b'.')
+            .count();
+        let (unit, next) = rest.split_at(letters);
+        rest = next;
+        seconds += number
+            * match unit {
+                "ns" => 1e-9,
+                "us" | "µs" | "μs" => 1e-6,
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                "" => return Err(format!("time: missing unit in duration {}", go_quote(text))),
+                unit => {
+                    let (unit, text) = (go_quote(unit), go_quote(text));
+                    return Err(format!("time: unknown unit {unit} in duration {text}"));
+                }
+            };
+    }
+    if negative {
+        return Ok(Duration::ZERO);
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| invalid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_in_go() {
+        assert_eq!(go_duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(go_duration("300ms"), Ok(Duration::from_millis(300)));
+        assert_eq!(go_duration("0"), Ok(Duration::ZERO));
+        let text = |t: &str| Err(t.to_owned());
+        assert_eq!(go_duration("abc"), text("time: invalid duration \"abc\""));
+        assert_eq!(
+            go_duration("5"),
+            text("time: missing unit in duration \"5\"")
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! The table of paths and methods: what the router of kube-apiserver would find.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use crate::apiserver::request::RequestInfo;
+use crate::apiserver::resources::{Registry, Resource};
+
+/// What a resource path leads to.
+#[derive(Debug, Clone)]
+pub(super) enum Route {
+    /// GET of one object.
+    Get(Arc<Resource>),
+    /// LIST.
+    List(Arc<Resource>),
+    /// WATCH.
+    Watch(Arc<Resource>),
+    /// A write, or anything about a subresource.
+    Write(Arc<Resource>),
+    /// The router knows the path but not the method.
+    MethodNotAllowed,
+    /// No such path, said as a Status.
+    NotFound,
+    /// No such path, said as text: nothing built in is there.
+    TextNotFound,
+}
+
+/// Finds the route of a resource request.
+pub(super) fn find(registry: &Registry, info: &RequestInfo, method: &Method) -> Route {
+    if info.path.starts_with("//") {
+        return Route::TextNotFound;
+    }
+    let Some(resource) = registry.find(&info.group, &info.version, &info.resource) else {
+        return absent(registry.is_builtin_group(&info.group));
+    };
+    let nowhere = absent(resource.custom.is_none());
+    let in_namespace = !info.namespace.is_empty();
+    let is_namespace = resource.group.is_empty() && resource.resource == "namespaces";
+    if info.verb == "proxy" || (!resource.namespaced && in_namespace && !is_namespace) {
+        return nowhere;
+    }
+    let depth = info
+        .parts
+        .iter()
+        .rposition(|part| !part.is_empty())
+        .map_or(0, |last| last + 1);
+    let anywhere = resource.namespaced && !in_namespace;
+    if anywhere && (depth > 1 || !resource.allows("list")) {
+        return nowhere;
+    }
+    if info.via_path {
+        return match (resource.allows("watch") && depth <= 2, method) {
+            (true, &Method::GET) => Route::Watch(resource),
+            (true, _) => Route::MethodNotAllowed,
+            (false, _) => nowhere,
+        };
+    }
+    match depth {
+        1 => collection(resource, info, method, anywhere),
+        2 => item(resource, info, method, nowhere),
+        _ => {
+            let known = resource.subresources.contains(&info.subresource);
+            let deep = depth > 3 && info.subresource != "proxy";
+            if known && !deep {
+                Route::Write(resource)
+            } else {
+                nowhere
+            }
+        }
+    }
+}
+
+fn absent(builtin: bool) -> Route {
+    if builtin {
+        Route::NotFound
+    } else {
+        Route::TextNotFound
+    }
+}
+
+fn is_read(resource: &Resource, method: &Method) -> bool {
+    // Custom resources are dispatched by verb, and HEAD has the verbs of GET.
+    method == Method::GET || (method == Method::HEAD && resource.custom.is_some())
+}
+
+fn collection(
+    resource: Arc<Resource>,
+    info: &RequestInfo,
+    method: &Method,
+    anywhere: bool,
+) -> Route {
+    let verb = match *method {
+        Method::POST => "create",
+        Method::DELETE => "deletecollection",
+        _ if is_read(&resource, method) && resource.allows("list") => {
+            return if info.verb == "watch" {
+                Route::Watch(resource)
+            } else {
+                Route::List(resource)
+            };
+        }
+        _ => return Route::MethodNotAllowed,
+    };
+    if !anywhere && resource.allows(verb) {
+        Route::Write(resource)
+    } else {
+        Route::MethodNotAllowed
+    }
+}
+
+fn item(resource: Arc<Resource>, info: &RequestInfo, method: &Method, nowhere: Route) -> Route {
+    if !resource.allows("get") {
+        return nowhere;
+    }
+    if is_read(&resource, method) {
+        return Route::Get(resource);
+    }
+    let writes = matches!(info.verb.as_str(), "update" | "patch" | "delete");
+    if writes && resource.allows(&info.verb) {
+        Route::Write(resource)
+    } else {
+        Route::MethodNotAllowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apiserver::request::Query;
+
+    fn route(method: &str, target: &str) -> &'static str {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let info = RequestInfo::parse(&method, path, &Query::parse(query)).unwrap();
+        match find(&Registry::builtin(), &info, &method) {
+            Route::Get(_) => "get",
+            Route::List(_) => "list",
+            Route::Watch(_) => "watch",
+            Route::Write(_) => "write",
+            Route::MethodNotAllowed => "405",
+            Route::NotFound => "404",
+            Route::TextNotFound => "text",
+        }
+    }
+
+    #[test]
+    fn paths_lead_where_the_router_of_the_apiserver_leads() {
+        let cases = [
+            ("GET", "/api/v1/pods", "list"),
+            ("GET", "/api/v1/pods/", "list"),
+            ("GET", "/api/v1/pods?watch=1", "watch"),
+            ("GET", "/api/v1/namespaces//secrets", "list"),
+            ("GET", "/api/v1/namespaces/a/pods/x?watch=1", "get"),
+            ("GET", "/api/v1/namespaces/a/configmaps/a/", "get"),
+            ("GET", "/api/v1/pods/x", "404"),
+            ("GET", "/api/v1//pods", "404"),
+            ("GET", "//api/v1/pods", "text"),
+            ("GET", "/api/v1/namespaces/a/nodes", "404"),
+            ("GET", "/apis/nope.example/v1/foos", "text"),
+            ("GET", "/apis/apps/v9/deployments", "404"),
+            ("GET", "/api/v1/namespaces/a/configmaps/a/b", "404"),
+            ("GET", "/api/v1/namespaces/a/pods/a/status/x", "404"),
+            ("GET", "/api/v1/namespaces/a/pods/a/status", "write"),
+            ("GET", "/api/v1/namespaces/a/../a/configmaps", "404"),
+            ("GET", "/api/v1/bindings", "404"),
+            (
+                "GET",
+                "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+                "405",
+            ),
+            ("GET", "/api/v1/watch/componentstatuses", "404"),
+            ("GET", "/api/v1/watch/namespaces/a/pods/x", "watch"),
+            ("HEAD", "/api/v1/pods", "405"),
+            ("PUT", "/api/v1/namespaces/a/configmaps", "405"),
+            ("POST", "/api/v1/pods", "405"),
+            ("POST", "/api/v1/namespaces/a/pods", "write"),
+            ("DELETE", "/api/v1/namespaces/a", "write"),
+            ("GET", "/api/v1/namespaces/a/status", "write"),
+        ];
+        for (method, target, expected) in cases {
+            assert_eq!(route(method, target), expected, "{method} {target}");
+        }
+    }
+}
