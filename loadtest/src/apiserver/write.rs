@@ -1,5 +1,9 @@
 //! Everything that is no read of an object.
 
+mod go_json;
+mod managed_fields;
+mod names;
+
 use std::sync::Arc;
 
 use super::body::Response;
