@@ -38,6 +38,7 @@ pub mod read;
 pub mod render;
 pub mod request;
 pub mod resources;
+mod reviews;
 pub mod schema;
 pub mod selectors;
 pub mod server;

@@ -9,7 +9,10 @@
 /// The text of Go's error for JSON that does not parse.
 pub(super) fn syntax_error(text: &[u8]) -> String {
     let mut scanner = Scanner { text, at: 0 };
-    match scanner.value("looking for beginning of value").and_then(|()| scanner.end()) {
+    match scanner
+        .value("looking for beginning of value")
+        .and_then(|()| scanner.end())
+    {
         Ok(()) => "invalid character".to_owned(),
         Err(error) => error,
     }
@@ -27,7 +30,10 @@ impl Scanner<'_> {
         while self.text.get(self.at).is_some_and(u8::is_ascii_whitespace) {
             self.at += 1;
         }
-        self.text.get(self.at).copied().ok_or_else(|| "unexpected end of JSON input".to_owned())
+        self.text
+            .get(self.at)
+            .copied()
+            .ok_or_else(|| "unexpected end of JSON input".to_owned())
     }
 
     fn complain<T>(&self, context: &str) -> Result<T, String> {
@@ -174,11 +180,15 @@ pub(super) fn time_error(layout: TimeLayout, text: &str) -> Option<String> {
     let (name, pieces): (_, &[&str]) = match layout {
         TimeLayout::Seconds => (
             "2006-01-02T15:04:05Z07:00",
-            &["2006", "-", "01", "-", "02", "T", "15", ":", "04", ":", "05", "Z07:00"],
+            &[
+                "2006", "-", "01", "-", "02", "T", "15", ":", "04", ":", "05", "Z07:00",
+            ],
         ),
         TimeLayout::Micros => (
             "2006-01-02T15:04:05.000000Z07:00",
-            &["2006", "-", "01", "-", "02", "T", "15", ":", "04", ":", "05", ".000000", "Z07:00"],
+            &[
+                "2006", "-", "01", "-", "02", "T", "15", ":", "04", ":", "05", ".000000", "Z07:00",
+            ],
         ),
     };
     let mut rest = text;
@@ -212,7 +222,10 @@ fn piece_len(piece: &str, text: &str) -> Option<usize> {
         "Z07:00" if text.starts_with('Z') => Some(1),
         "Z07:00" => {
             let signed = text.starts_with(['+', '-']) && text.get(3..4) == Some(":");
-            digits(1, 2).and_then(|()| digits(4, 2)).filter(|()| signed).map(|()| 6)
+            digits(1, 2)
+                .and_then(|()| digits(4, 2))
+                .filter(|()| signed)
+                .map(|()| 6)
         }
         ".000000" => digits(1, 6).filter(|()| text.starts_with('.')).map(|()| 7),
         piece if piece.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -229,14 +242,26 @@ mod tests {
     #[test]
     fn syntax_errors_read_as_gos() {
         for (text, error) in [
-            ("{bad", "invalid character 'b' looking for beginning of object key string"),
+            (
+                "{bad",
+                "invalid character 'b' looking for beginning of object key string",
+            ),
             ("", "unexpected end of JSON input"),
-            ("hello", "invalid character 'h' looking for beginning of value"),
+            (
+                "hello",
+                "invalid character 'h' looking for beginning of value",
+            ),
             ("{\"a\" 1}", "invalid character '1' after object key"),
-            ("{\"a\":1 2}", "invalid character '2' after object key:value pair"),
+            (
+                "{\"a\":1 2}",
+                "invalid character '2' after object key:value pair",
+            ),
             ("[1 2]", "invalid character '2' after array element"),
             ("{} x", "invalid character 'x' after top-level value"),
-            ("nul!", "invalid character '!' in literal null (expecting 'l')"),
+            (
+                "nul!",
+                "invalid character '!' in literal null (expecting 'l')",
+            ),
         ] {
             assert_eq!(syntax_error(text.as_bytes()), error, "{text}");
         }
@@ -260,6 +285,9 @@ mod tests {
                  \".000000\""
             ))
         );
-        assert_eq!(time_error(TimeLayout::Seconds, "2024-05-06T07:00:05.5+01:00"), None);
+        assert_eq!(
+            time_error(TimeLayout::Seconds, "2024-05-06T07:00:05.5+01:00"),
+            None
+        );
     }
 }

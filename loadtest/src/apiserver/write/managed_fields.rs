@@ -29,18 +29,28 @@ struct Node {
 
 impl FieldSet {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.values().all(|node| !node.member && node.children.is_empty())
+        self.0
+            .values()
+            .all(|node| !node.member && node.children.is_empty())
     }
 
     /// Reads `fieldsV1`.
     pub(super) fn parse(fields: &Value) -> Self {
         let entries = fields.as_object().into_iter().flatten();
-        let entries = entries.filter(|(element, _)| *element != ".").map(|(element, below)| {
-            let below_entries = below.as_object();
-            let leaf = below_entries.is_none_or(Map::is_empty);
-            let member = leaf || below.get(".").is_some();
-            (element.clone(), Node { member, children: Self::parse(below) })
-        });
+        let entries = entries
+            .filter(|(element, _)| *element != ".")
+            .map(|(element, below)| {
+                let below_entries = below.as_object();
+                let leaf = below_entries.is_none_or(Map::is_empty);
+                let member = leaf || below.get(".").is_some();
+                (
+                    element.clone(),
+                    Node {
+                        member,
+                        children: Self::parse(below),
+                    },
+                )
+            });
         Self(entries.collect())
     }
 
@@ -64,7 +74,9 @@ impl FieldSet {
     }
 
     fn insert(&mut self, path: &[String]) {
-        let Some((element, rest)) = path.split_first() else { return };
+        let Some((element, rest)) = path.split_first() else {
+            return;
+        };
         let node = self.0.entry(element.clone()).or_default();
         if rest.is_empty() {
             node.member = true;
@@ -84,7 +96,9 @@ impl FieldSet {
     /// Takes away the members of `other`; with `recursive`, everything below them too.
     fn subtract(&mut self, other: &Self, recursive: bool) {
         for (element, node) in &other.0 {
-            let Some(mine) = self.0.get_mut(element) else { continue };
+            let Some(mine) = self.0.get_mut(element) else {
+                continue;
+            };
             if node.member {
                 mine.member = false;
                 if recursive {
@@ -93,16 +107,18 @@ impl FieldSet {
             }
             mine.children.subtract(&node.children, recursive);
         }
-        self.0.retain(|_, node| node.member || !node.children.is_empty());
+        self.0
+            .retain(|_, node| node.member || !node.children.is_empty());
     }
 
     fn has(&self, path: &[String]) -> bool {
         match path.split_first() {
             None => false,
             Some((element, [])) => self.0.get(element).is_some_and(|node| node.member),
-            Some((element, rest)) => {
-                self.0.get(element).is_some_and(|node| node.children.has(rest))
-            }
+            Some((element, rest)) => self
+                .0
+                .get(element)
+                .is_some_and(|node| node.children.has(rest)),
         }
     }
 
@@ -135,7 +151,13 @@ pub(super) struct Changes {
 pub(super) fn compare(topology: Topology<'_>, old: &Value, new: &Value) -> Changes {
     let mut changes = Changes::default();
     let (old, new) = (strip(old), strip(new));
-    compare_values(topology, Some(&old), Some(&new), &mut Vec::new(), &mut changes);
+    compare_values(
+        topology,
+        Some(&old),
+        Some(&new),
+        &mut Vec::new(),
+        &mut changes,
+    );
     changes
 }
 
@@ -194,15 +216,20 @@ fn compare_values(
     let shape = old.filter(|value| !value.is_null()).or(new);
     match shape {
         Some(Value::Object(_)) if !topology.is_atomic(path) => {
-            let (old, new) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+            let (old, new) = (
+                old.and_then(Value::as_object),
+                new.and_then(Value::as_object),
+            );
             let mut keys: Vec<&String> = old.into_iter().flatten().map(|(key, _)| key).collect();
             keys.extend(new.into_iter().flatten().map(|(key, _)| key));
             keys.sort_unstable();
             keys.dedup();
             for key in keys {
                 path.push(format!("f:{key}"));
-                let (old, new) =
-                    (old.and_then(|old| old.get(key)), new.and_then(|new| new.get(key)));
+                let (old, new) = (
+                    old.and_then(|old| old.get(key)),
+                    new.and_then(|new| new.get(key)),
+                );
                 compare_values(topology, old, new, path, changes);
                 path.pop();
             }
@@ -274,7 +301,8 @@ impl Writer<'_> {
 /// The entries after an update: the writer owns what it changed, others lose it.
 pub(super) fn update(entries: &[Value], writer: Writer<'_>, changes: &Changes) -> Vec<Value> {
     let mut gone = changes.removed.clone();
-    gone.0.retain(|_, node| node.member || !node.children.is_empty());
+    gone.0
+        .retain(|_, node| node.member || !node.children.is_empty());
     let mut kept = Vec::new();
     let mut own = FieldSet::default();
     let mut before = None;
@@ -336,7 +364,9 @@ pub(super) fn apply(entries: &[Value], writer: Writer<'_>, applied: &FieldSet) -
 /// What this applier claimed before.
 pub(super) fn applied_before(entries: &[Value], writer: Writer<'_>) -> FieldSet {
     let entry = entries.iter().find(|entry| writer.owns(entry));
-    entry.map(|entry| FieldSet::parse(&entry["fieldsV1"])).unwrap_or_default()
+    entry
+        .map(|entry| FieldSet::parse(&entry["fieldsV1"]))
+        .unwrap_or_default()
 }
 
 /// Managers other than the writer that own a field of `changed`, with the first such fields.
@@ -358,7 +388,10 @@ pub(super) fn conflicts(
             name.push_str(&format!(" with subresource \"{subresource}\""));
         }
         if entry["operation"] == "Update" {
-            name.push_str(&format!(" using {}", entry["apiVersion"].as_str().unwrap_or_default()));
+            name.push_str(&format!(
+                " using {}",
+                entry["apiVersion"].as_str().unwrap_or_default()
+            ));
         }
         conflicts.push((name, paths));
     }
@@ -371,6 +404,41 @@ pub(super) fn owned(entries: &[Value], path: &[String]) -> bool {
         let fields = FieldSet::parse(&entry["fieldsV1"]);
         fields.paths().iter().any(|known| known.starts_with(path))
     })
+}
+
+/// Takes the field at a path out of an object.
+pub(super) fn remove_path(topology: Topology<'_>, object: &mut Value, path: &[String]) {
+    let mut at = object;
+    for (depth, element) in path.iter().enumerate() {
+        let last = depth + 1 == path.len();
+        if let Some(field) = element.strip_prefix("f:") {
+            let Some(members) = at.as_object_mut() else {
+                return;
+            };
+            if last {
+                members.remove(field);
+                return;
+            }
+            let Some(below) = members.get_mut(field) else {
+                return;
+            };
+            at = below;
+        } else {
+            let shape = topology.list(&path[..depth]);
+            let Some(items) = at.as_array_mut() else {
+                return;
+            };
+            let position = items
+                .iter()
+                .position(|item| key_of(shape, item) == *element);
+            let Some(position) = position else { return };
+            if last {
+                items.remove(position);
+                return;
+            }
+            at = &mut items[position];
+        }
+    }
 }
 
 /// A path as messages print it: `.spec.containers[name="c"].image`.
@@ -397,7 +465,12 @@ fn sort(entries: &mut [Value]) {
     entries.sort_by(|a, b| {
         let key = |entry: &Value| {
             let text = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
-            (text("operation"), text("time"), text("manager"), text("apiVersion"))
+            (
+                text("operation"),
+                text("time"),
+                text("manager"),
+                text("apiVersion"),
+            )
         };
         key(a).cmp(&key(b))
     });
@@ -410,7 +483,13 @@ mod tests {
     const NOW: &str = "2026-01-01T00:00:00Z";
 
     fn writer<'a>(manager: &'a str, subresource: &'a str) -> Writer<'a> {
-        Writer { manager, operation: "Update", api_version: "v1", subresource, time: NOW }
+        Writer {
+            manager,
+            operation: "Update",
+            api_version: "v1",
+            subresource,
+            time: NOW,
+        }
     }
 
     #[test]
@@ -435,7 +514,11 @@ mod tests {
     #[test]
     fn finalizers_are_a_set_and_atomic_lists_one_value() {
         let new = json!({"metadata": {"finalizers": ["x"]}, "spec": {"taints": [{"key": "a"}]}});
-        let changes = compare(Topology::of("Node"), &json!({"metadata": {}, "spec": {}}), &new);
+        let changes = compare(
+            Topology::of("Node"),
+            &json!({"metadata": {}, "spec": {}}),
+            &new,
+        );
         let expected = json!({
             "f:metadata": {"f:finalizers": {".": {}, "v:\"x\"": {}}},
             "f:spec": {"f:taints": {}},
@@ -450,7 +533,10 @@ mod tests {
         let two = json!({"data": {"a": "2", "b": "1"}});
         let entries = update(&[], writer("x", ""), &compare(topology, &empty, &one));
         let entries = update(&entries, writer("y", ""), &compare(topology, &one, &two));
-        let fields: Vec<_> = entries.iter().map(|e| (&e["manager"], &e["fieldsV1"])).collect();
+        let fields: Vec<_> = entries
+            .iter()
+            .map(|e| (&e["manager"], &e["fieldsV1"]))
+            .collect();
         assert_eq!(
             fields,
             [
@@ -477,6 +563,9 @@ mod tests {
         let entries = update(&[], writer("x", ""), &compare(topology, &json!({}), &one));
         let mut later = writer("x", "");
         later.time = "2027-01-01T00:00:00Z";
-        assert_eq!(update(&entries, later, &compare(topology, &one, &one)), entries);
+        assert_eq!(
+            update(&entries, later, &compare(topology, &one, &one)),
+            entries
+        );
     }
 }

@@ -33,7 +33,10 @@ impl<'a> Topology<'a> {
     /// The shape of the list at a path of elements (`f:spec`, `f:containers`).
     pub(super) fn list(self, path: &[String]) -> ListShape {
         let field = last_field(path);
-        let parent = path.len().checked_sub(1).map_or("", |end| last_field(&path[..end]));
+        let parent = path
+            .len()
+            .checked_sub(1)
+            .map_or("", |end| last_field(&path[..end]));
         match (parent, field) {
             ("metadata", "finalizers") => ListShape::Set,
             ("metadata", "ownerReferences") => ListShape::Map(&["uid"]),
@@ -92,7 +95,10 @@ impl<'a> Topology<'a> {
 
 /// The field a path ends at; list elements are passed over.
 fn last_field(path: &[String]) -> &str {
-    let field = path.iter().rev().find_map(|element| element.strip_prefix("f:"));
+    let field = path
+        .iter()
+        .rev()
+        .find_map(|element| element.strip_prefix("f:"));
     field.unwrap_or("")
 }
 
