@@ -1,9 +1,167 @@
 //! The objects a control plane creates by itself.
+//!
+//! Owns the system namespaces, the default `kubernetes` service and the cluster roles and bindings
+//! that make a fresh server usable, with the rules of `bootstrappolicy/policy.go`, 1.36, as far as
+//! a client can notice. Refuses to repair them later: what an administrator deletes stays deleted.
+//!
+//! Invariant: installing twice changes nothing.
+
+use serde_json::{Value, json};
 
 use super::server::State;
+use super::write::create_trusted;
 
 /// Stores the system namespaces and the default cluster roles and bindings; call it once, before
 /// the first request.
 pub fn install(state: &State) {
-    let _ = state;
+    for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
+        create(state, "", "namespaces", json!({"metadata": {"name": name}}));
+    }
+    for role in roles() {
+        create(state, RBAC, "clusterroles", role);
+    }
+    for (name, role, groups) in BINDINGS {
+        create(
+            state,
+            RBAC,
+            "clusterrolebindings",
+            binding(name, role, groups),
+        );
+    }
+}
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// Name of a binding, its role and the groups it binds.
+const BINDINGS: &[(&str, &str, &[&str])] = &[
+    ("cluster-admin", "cluster-admin", &["system:masters"]),
+    (
+        "system:basic-user",
+        "system:basic-user",
+        &["system:authenticated"],
+    ),
+    (
+        "system:discovery",
+        "system:discovery",
+        &["system:authenticated"],
+    ),
+    ("system:node", "system:node", &[]),
+    (
+        "system:public-info-viewer",
+        "system:public-info-viewer",
+        &["system:authenticated", "system:unauthenticated"],
+    ),
+];
+
+fn create(state: &State, group: &str, resource: &str, mut object: Value) {
+    let found = state.registry.find(group, "v1", resource);
+    let resource = found.expect("the built-in registry serves what is bootstrapped");
+    object["apiVersion"] = json!(resource.api_version());
+    object["kind"] = json!(resource.kind);
+    create_trusted(state, &resource, object);
+}
+
+fn binding(name: &str, role: &str, groups: &[&str]) -> Value {
+    let subjects: Vec<Value> = groups
+        .iter()
+        .map(|group| json!({"kind": "Group", "apiGroup": RBAC, "name": group}))
+        .collect();
+    json!({
+        "metadata": metadata(name),
+        "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
+        "subjects": subjects,
+    })
+}
+
+fn metadata(name: &str) -> Value {
+    json!({
+        "name": name,
+        "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
+    })
+}
+
+fn roles() -> Vec<Value> {
+    let role = |name: &str, rules: Value| json!({"metadata": metadata(name), "rules": rules});
+    let paths = |paths: &[&str]| json!([{"verbs": ["get"], "nonResourceURLs": paths}]);
+    vec![
+        role(
+            "cluster-admin",
+            json!([
+                {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
+                {"verbs": ["*"], "nonResourceURLs": ["*"]},
+            ]),
+        ),
+        role("admin", workload_rules(EDIT)),
+        role("edit", workload_rules(EDIT)),
+        role("view", workload_rules(VIEW)),
+        role(
+            "system:basic-user",
+            json!([
+                {"verbs": ["create"], "apiGroups": ["authorization.k8s.io"],
+                 "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"]},
+                {"verbs": ["create"], "apiGroups": ["authentication.k8s.io"],
+                 "resources": ["selfsubjectreviews"]},
+            ]),
+        ),
+        role(
+            "system:discovery",
+            paths(&[
+                "/api",
+                "/api/*",
+                "/apis",
+                "/apis/*",
+                "/healthz",
+                "/livez",
+                "/openapi",
+                "/openapi/*",
+                "/readyz",
+                "/version",
+                "/version/",
+            ]),
+        ),
+        role(
+            "system:public-info-viewer",
+            paths(&["/healthz", "/livez", "/readyz", "/version", "/version/"]),
+        ),
+        role("system:node", json!([])),
+        role(
+            "system:node-proxier",
+            json!([
+                {"verbs": VIEW, "apiGroups": [""], "resources": ["services", "endpoints", "nodes"]},
+                {"verbs": VIEW, "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"]},
+                {"verbs": VIEW, "apiGroups": ["networking.k8s.io"], "resources": ["servicecidrs"]},
+                {"verbs": ["create", "patch", "update"], "apiGroups": ["", "events.k8s.io"],
+                 "resources": ["events"]},
+            ]),
+        ),
+    ]
+}
+
+const VIEW: &[&str] = &["get", "list", "watch"];
+const EDIT: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
+
+fn workload_rules(verbs: &[&str]) -> Value {
+    json!([
+        {"verbs": verbs, "apiGroups": [""], "resources": [
+            "configmaps", "endpoints", "events", "persistentvolumeclaims", "pods", "pods/log",
+            "pods/status", "replicationcontrollers", "services", "services/status",
+            "serviceaccounts",
+        ]},
+        {"verbs": VIEW, "apiGroups": [""], "resources": ["namespaces"]},
+        {"verbs": verbs, "apiGroups": ["apps", "batch", "autoscaling", "policy"],
+         "resources": ["*"]},
+        {"verbs": verbs, "apiGroups": ["networking.k8s.io"],
+         "resources": ["ingresses", "networkpolicies"]},
+        {"verbs": verbs, "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"]},
+    ])
 }

@@ -1,9 +1,134 @@
 //! CustomResourceDefinitions: they change what is served.
+//!
+//! Owns the conditions of a CRD (names accepted, established), and the comings and goings of its
+//! resources in the registry. A deleted CRD takes its objects along, one by one, before it goes.
+//! Refuses conversion (the versions of a CRD share their fields) and schemas beyond what the
+//! printer columns and selectable fields need.
+//!
+//! Invariant: a resource is served only while its CRD is stored and established.
 
+use serde_json::{Value, json};
+
+use super::resources::Registry;
 use super::server::State;
+use super::store::Stored;
+use super::write::now;
 
 /// Brings the registry in line with the stored CRD of this name (`widgets.example.com`); call it
 /// after any write, load or deletion of a CRD. Ends the watches of what is no longer served.
 pub fn changed(state: &State, name: &str) {
-    let _ = (state, name);
+    let Some(crds) = state
+        .registry
+        .find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+    else {
+        return;
+    };
+    let stored = state.store.read(&crds, "", name);
+    let deleted = stored.as_ref().is_none_or(|crd| is_deleted(&crd.value));
+    if deleted {
+        retire(state, name);
+        return;
+    }
+    let Some(crd) = stored else { return };
+    if !is_established(&crd.value) {
+        let established = establish(&crd);
+        // A writer in between calls again, so a conflict here loses nothing.
+        let _ = state.store.update(&crds, established, crd.resource_version);
+    }
+    serve(state, name, &crd.value);
+}
+
+fn is_deleted(crd: &Value) -> bool {
+    !crd["metadata"]["deletionTimestamp"].is_null()
+}
+
+fn is_established(crd: &Value) -> bool {
+    let conditions = crd["status"]["conditions"].as_array();
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Established" && condition["status"] == "True")
+}
+
+/// The CRD with its names accepted and both conditions true.
+fn establish(crd: &Stored) -> Value {
+    let mut value = crd.value.clone();
+    let now = now();
+    let condition = |kind: &str, reason: &str, message: &str| {
+        json!({
+            "type": kind,
+            "status": "True",
+            "lastTransitionTime": now,
+            "reason": reason,
+            "message": message,
+        })
+    };
+    value["status"]["conditions"] = json!([
+        condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+        condition(
+            "Established",
+            "InitialNamesAccepted",
+            "the initial names have been accepted"
+        ),
+    ]);
+    value["status"]["acceptedNames"] = value["spec"]["names"].clone();
+    value
+}
+
+/// Adds the served versions, replaces changed ones and removes the others.
+fn serve(state: &State, name: &str, crd: &Value) {
+    let wanted = Registry::from_crd(crd);
+    let served = state.registry.all().into_iter().filter(|resource| {
+        resource
+            .custom
+            .as_ref()
+            .is_some_and(|custom| custom.crd == name)
+    });
+    for resource in served {
+        if !wanted
+            .iter()
+            .any(|wanted| wanted.version == resource.version)
+        {
+            state
+                .registry
+                .remove(&resource.group, &resource.version, &resource.resource);
+            state.store.close(&resource);
+        }
+    }
+    for resource in wanted {
+        let old = state
+            .registry
+            .find(&resource.group, &resource.version, &resource.resource);
+        let same = old.is_some_and(|old| {
+            old.custom.as_ref().map(|custom| &custom.version)
+                == resource.custom.as_ref().map(|custom| &custom.version)
+                && old.namespaced == resource.namespaced
+                && old.short_names == resource.short_names
+        });
+        if !same {
+            state.registry.add(resource);
+        }
+    }
+}
+
+/// Stops serving everything of a CRD.
+fn retire(state: &State, name: &str) {
+    for resource in state.registry.all() {
+        if resource
+            .custom
+            .as_ref()
+            .is_none_or(|custom| custom.crd != name)
+        {
+            continue;
+        }
+        for stored in state.store.read_all(&resource, None) {
+            // What a finalizer holds goes when the finalizer does.
+            let key = (stored.namespace.as_str(), stored.name.as_str());
+            let _ = state.store.delete(&resource, key, None, None);
+        }
+        state
+            .registry
+            .remove(&resource.group, &resource.version, &resource.resource);
+        state.store.close(&resource);
+    }
 }
