@@ -6,14 +6,13 @@
 //! a proxy in front of it.
 //!
 //! ```text
-//!  recording ──► model ──► replay ──► client ──► server under test
+//!  recording ──► model ──► replay ──► client ──► server under test (embedded, or a proxy before it)
 //!                            │ ▲
-//!                            ▼ │ bound symbols
+//!                            ▼ │ bound symbols                    suite: all of them, one verdict
 //!                  matcher (text) · message (protobuf)
 //! ```
 //!
-//! Refuses: to start servers (the caller hands over a fresh one per scenario) and to interpret the
-//! bodies it compares; literal bytes must be equal.
+//! Refuses: to interpret the bodies it compares; literal bytes must be equal.
 //!
 //! Invariant: within one replay a symbol stands for one live value, and resource versions keep the
 //! order they were recorded in.
@@ -25,6 +24,7 @@ mod message;
 mod model;
 mod replay;
 mod stream;
+mod suite;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -40,6 +40,7 @@ pub use self::model::{
     Event, Exchange, Hole, Message, Response, Scenario, Step, Symbol, SymbolKind, WatchEvents,
 };
 pub use self::replay::replay;
+pub use self::suite::{Verdict, judge};
 
 /// The recordings in this package, sorted by id.
 ///

@@ -151,11 +151,19 @@ impl Step {
 
     /// The events of a step that has any.
     pub fn events(&self) -> &[Event] {
-        match self {
-            Self::WatchEvents(events) => &events.events,
-            Self::Write(_) | Self::Read(_) | Self::WatchOpen(_) | Self::WatchClose { .. } => &[],
-            Self::Poll200 { .. } | Self::EtcdCompact { .. } | Self::ServerRestart { .. } => &[],
-            Self::Signal(_) | Self::Sleep { .. } => &[],
+        if let Self::WatchEvents(events) = self {
+            &events.events
+        } else {
+            &[]
+        }
+    }
+
+    /// The watch whose events the step holds.
+    pub fn watch(&self) -> Option<&str> {
+        if let Self::WatchEvents(events) = self {
+            Some(&events.id)
+        } else {
+            None
         }
     }
 }

@@ -4,8 +4,10 @@
 //! answer is under test are compared; those the backend loads are not, their symbols are bound to
 //! what was stored.
 //!
-//! Two kinds of steps are passed over: requests hyper cannot put on the wire (see
-//! `client::is_sendable`), and the exact count of plain bookmarks, which depends on timing.
+//! Requests hyper cannot put on the wire are passed over (see `client::is_sendable`).
+
+mod difference;
+mod events;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,12 +18,13 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::difference::{Difference, printable};
 use super::client::{Answer, Client, Outgoing, is_sendable};
 use super::headers::match_headers;
 use super::matcher::{Bindings, Mismatch};
 use super::message::match_message;
-use super::model::{Event, Exchange, Response, Scenario, Step, SymbolKind, WatchEvents};
-use super::stream::{Next, WatchStream, is_plain_bookmark};
+use super::model::{Exchange, Response, Scenario, Step, SymbolKind};
+use super::stream::WatchStream;
 use super::{Outcome, Target};
 
 /// Longest scenario, recorded sleeps included (the longest recording lasts about 80 s).
@@ -29,9 +32,6 @@ const SCENARIO_MAX: Duration = Duration::from_secs(240);
 
 /// How much later than recorded an event may come before it counts as missing.
 const LATE_MAX: Duration = Duration::from_secs(10);
-
-/// How long silence is listened to where the recording saw silence.
-const QUIET_MAX: Duration = Duration::from_millis(200);
 
 /// Answers recorded as slower than this waited for something; they may not come much sooner.
 const WAITED: Duration = Duration::from_millis(2_900);
@@ -65,56 +65,6 @@ pub async fn replay(scenario: &Scenario, target: &Target) -> Outcome {
         }
     }
     Outcome::Passed
-}
-
-/// What differed.
-#[derive(Debug)]
-struct Difference {
-    why: String,
-    expected: String,
-    got: String,
-}
-
-impl Difference {
-    fn new(why: impl Into<String>) -> Self {
-        Self {
-            why: why.into(),
-            expected: String::new(),
-            got: String::new(),
-        }
-    }
-
-    fn of(error: &anyhow::Error) -> Self {
-        Self::new(format!("{error:#}"))
-    }
-
-    fn with(mismatch: Mismatch, expected: &[u8], got: &[u8]) -> Self {
-        Self {
-            why: mismatch.why,
-            expected: printable(expected),
-            got: printable(got),
-        }
-    }
-
-    fn at(self, place: &str) -> Self {
-        Self {
-            why: format!("{place}: {}", self.why),
-            ..self
-        }
-    }
-}
-
-impl From<Mismatch> for Difference {
-    fn from(mismatch: Mismatch) -> Self {
-        Self::new(mismatch.why)
-    }
-}
-
-fn printable(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => bytes.escape_ascii().to_string(),
-    }
 }
 
 struct Replay<'a> {
@@ -370,193 +320,6 @@ impl<'a> Replay<'a> {
             }
             sleep(Duration::from_millis(50)).await;
         }
-    }
-
-    async fn watch_events(
-        &mut self,
-        recorded: &'a WatchEvents,
-        stream: &mut WatchStream,
-    ) -> Result<(), Difference> {
-        let required: Vec<&Event> = recorded
-            .events
-            .iter()
-            .filter(|event| self.is_required(event))
-            .collect();
-        let mut required = required.into_iter().peekable();
-        let late = stream.started() + Duration::from_millis(recorded.elapsed_ms);
-        let late = late.max(Instant::now()) + LATE_MAX;
-        let quiet = Duration::from_millis(recorded.quiet_ms.unwrap_or_default());
-        let quiet = if self.scenario.is_tagged("slow") {
-            quiet
-        } else {
-            quiet.min(QUIET_MAX)
-        };
-        loop {
-            let is_complete = required.peek().is_none() && recorded.ended.is_none();
-            let deadline = if is_complete {
-                Instant::now() + quiet
-            } else {
-                late
-            };
-            match (stream.next(deadline).await, required.peek()) {
-                (Next::Frame(frame), expected) => {
-                    let is_plain = is_plain_bookmark(&frame);
-                    let expected = expected.filter(|event| is_plain == is_plain_event(event));
-                    match expected {
-                        Some(event) => {
-                            self.event(event, &frame, stream)?;
-                            required.next();
-                        }
-                        None if is_plain => self.plain_bookmark(&recorded.id, &frame, stream)?,
-                        None => {
-                            let missing = required.next().map(event_bytes).transpose()?;
-                            let why = Mismatch::new("an event that was not recorded here");
-                            let missing = missing.unwrap_or_default();
-                            return Err(Difference::with(why, &missing, &frame));
-                        }
-                    }
-                }
-                (Next::Ended, None) if recorded.ended.is_some() => {
-                    return check_end(recorded, stream);
-                }
-                (Next::Quiet, None) if recorded.ended.is_none() => return Ok(()),
-                (Next::Ended | Next::Quiet, Some(event)) => {
-                    let why = Mismatch::new("an event is missing");
-                    return Err(Difference::with(why, &event_bytes(event)?, stream.rest()));
-                }
-                (Next::Ended, None) => return Err(Difference::new("the watch ended")),
-                (Next::Quiet, None) => return Err(Difference::new("the watch did not end")),
-            }
-        }
-    }
-
-    fn event(
-        &mut self,
-        event: &Event,
-        frame: &[u8],
-        stream: &mut WatchStream,
-    ) -> Result<(), Difference> {
-        let expected = event_bytes(event)?;
-        let matched = if event.raw_base64.is_some() {
-            match_message(
-                &mut self.bindings,
-                &expected,
-                frame,
-                event.rv_sym.as_deref(),
-            )
-        } else {
-            match_text_frame(&mut self.bindings, event, frame)
-        };
-        matched.map_err(|mismatch| Difference::with(mismatch, &expected, frame))?;
-        let version = event
-            .rv_sym
-            .as_deref()
-            .and_then(|symbol| self.bindings.value(symbol));
-        let version = version
-            .and_then(|version| version.parse().ok())
-            .unwrap_or_default();
-        stream.newest = stream.newest.max(version);
-        Ok(())
-    }
-
-    /// A bookmark that was not recorded at this place: its shape and lower bound.
-    fn plain_bookmark(
-        &self,
-        id: &str,
-        frame: &[u8],
-        stream: &WatchStream,
-    ) -> Result<(), Difference> {
-        let events = self.scenario.steps.iter().filter_map(|step| match step {
-            Step::WatchEvents(events) if events.id == id => Some(&events.events),
-            _ => None,
-        });
-        let Some(sample) = events.flatten().find(|event| is_plain_event(event)) else {
-            return Ok(());
-        };
-        let mut shape = Bindings::new(&self.scenario.symbols);
-        let expected = event_bytes(sample)?;
-        let matched = if sample.raw_base64.is_some() {
-            match_message(&mut shape, &expected, frame, sample.rv_sym.as_deref())
-        } else {
-            match_text_frame(&mut shape, sample, frame)
-        };
-        matched.map_err(|mismatch| Difference::with(mismatch, &expected, frame))?;
-        let version = sample
-            .rv_sym
-            .as_deref()
-            .and_then(|symbol| shape.value(symbol));
-        if version
-            .is_some_and(|version| version.parse::<u64>().is_ok_and(|own| own < stream.newest))
-        {
-            return Err(Difference::new(
-                "a bookmark is older than an event before it",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Plain bookmarks are required where timing is the subject, or where a later request uses one.
-    fn is_required(&self, event: &Event) -> bool {
-        if !is_plain_event(event) {
-            return true;
-        }
-        let used = |symbol: &str| {
-            let name = format!("${{{symbol}");
-            self.scenario.steps.iter().any(|step| match step {
-                Step::Write(exchange) | Step::Read(exchange) | Step::WatchOpen(exchange) => {
-                    exchange
-                        .path_t
-                        .as_deref()
-                        .is_some_and(|path| path.contains(&name))
-                }
-                _ => false,
-            })
-        };
-        self.scenario.is_tagged("slow") || event.rv_sym.as_deref().is_some_and(used)
-    }
-}
-
-/// A watch that ended by its own timeout may not have ended before it.
-fn check_end(recorded: &WatchEvents, stream: &WatchStream) -> Result<(), Difference> {
-    let recorded = Duration::from_millis(recorded.elapsed_ms + 500);
-    let early = stream
-        .timeout
-        .filter(|timeout| recorded > *timeout)
-        .is_some_and(|timeout| stream.elapsed() + Duration::from_millis(300) < timeout);
-    if early {
-        return Err(Difference::new(format!(
-            "the watch ended after {:?}",
-            stream.elapsed()
-        )));
-    }
-    if !stream.rest().is_empty() {
-        return Err(Difference::new("the watch ended inside a frame"));
-    }
-    Ok(())
-}
-
-fn match_text_frame(
-    bindings: &mut Bindings<'_>,
-    event: &Event,
-    frame: &[u8],
-) -> Result<(), Mismatch> {
-    let live = std::str::from_utf8(frame).map_err(|_| Mismatch::new("the frame is no text"))?;
-    bindings.match_text(
-        event.raw_text.as_deref().unwrap_or_default(),
-        &event.holes,
-        live,
-    )
-}
-
-fn is_plain_event(event: &Event) -> bool {
-    event.r#type == "BOOKMARK" && event_bytes(event).is_ok_and(|frame| is_plain_bookmark(&frame))
-}
-
-fn event_bytes(event: &Event) -> Result<Vec<u8>, Difference> {
-    match (&event.raw_text, &event.raw_base64) {
-        (Some(text), _) => Ok(text.clone().into_bytes()),
-        (None, Some(encoded)) => decode(encoded),
-        (None, None) => Err(Difference::new("an event without a frame")),
     }
 }
 

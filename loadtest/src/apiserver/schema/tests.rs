@@ -285,3 +285,55 @@ fn managed_field_keys_sort_numbers_as_numbers() {
         "{json}"
     );
 }
+
+#[test]
+fn an_empty_object_prints_its_required_fields() {
+    let template = "\"template\":{\"metadata\":{},\"spec\":{\"containers\":null}}";
+    let daemon_set = format!(
+        ",\"spec\":{{\"selector\":null,{template},\"updateStrategy\":{{}}}},\"status\":\
+         {{\"currentNumberScheduled\":0,\"numberMisscheduled\":0,\"desiredNumberScheduled\":0,\
+         \"numberReady\":0}}"
+    );
+    for (api_version, kind, rest) in [
+        ("v1", "ConfigMap", ""),
+        ("v1", "Endpoints", ""),
+        ("v1", "PersistentVolume", ",\"spec\":{},\"status\":{}"),
+        (
+            "v1",
+            "PersistentVolumeClaim",
+            ",\"spec\":{\"resources\":{}},\"status\":{}",
+        ),
+        (
+            "v1",
+            "Service",
+            ",\"spec\":{},\"status\":{\"loadBalancer\":{}}",
+        ),
+        ("apps/v1", "DaemonSet", daemon_set.as_str()),
+        (
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            ",\"spec\":{\"podSelector\":{}}",
+        ),
+        (
+            "networking.k8s.io/v1",
+            "ServiceCIDR",
+            ",\"spec\":{},\"status\":{}",
+        ),
+        ("networking.k8s.io/v1", "IPAddress", ",\"spec\":{}"),
+        ("node.k8s.io/v1", "RuntimeClass", ",\"handler\":\"\""),
+        (
+            "storage.k8s.io/v1",
+            "CSINode",
+            ",\"spec\":{\"drivers\":null}",
+        ),
+        ("storage.k8s.io/v1", "StorageClass", ",\"provisioner\":\"\""),
+    ] {
+        let schema = Schema::builtin();
+        let empty = schema.empty(api_version, kind).expect("a built-in kind");
+        let json = schema.json(api_version, kind, &empty).expect("valid");
+        let expected = format!(
+            "{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{{}}{rest}}}"
+        );
+        assert_eq!(String::from_utf8(json).expect("UTF-8"), expected);
+    }
+}
