@@ -184,3 +184,6 @@ impl<R: Reviews> Authenticator<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,3 +161,6 @@ impl<R: Reviews> Authorizer<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,3 +137,6 @@ impl<K, V> Expiry<K, Arc<Answer<V>>> for ByAnswer {
         Some(answer.ttl)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -272,3 +272,6 @@ fn first<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
         .get(name)
         .map_or("", |value| value.to_str().unwrap_or("\u{fffd}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,3 +54,6 @@ impl Doubt {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

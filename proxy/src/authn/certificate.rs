@@ -21,7 +21,9 @@ pub(super) fn user(certificate: &ClientCertificate) -> Result<Option<UserInfo>, 
     match certificate {
         ClientCertificate::None => Ok(None),
         ClientCertificate::Invalid(reason) => Err(AuthnError::Rejected(reason.to_string())),
-        ClientCertificate::Valid(leaf) => parse(leaf),
+        ClientCertificate::Valid(chain) => parse(chain.first().ok_or_else(|| {
+            AuthnError::Rejected("the client certificate chain is empty".to_owned())
+        })?),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use watershed_cache::selector::{FieldSelector, LabelSelector};
+use watershed_cache::selector::{FieldSelector, LabelSelector, SelectorError};
 
 use super::Query;
 use super::scalar::{flag, parse_int};
@@ -53,10 +53,9 @@ impl ListOptions {
         let text = |name| query.first(name).unwrap_or_default();
         let timeout_seconds = integer("timeoutSeconds").map_err(Status::bad_request)?;
         let limit = integer("limit").map_err(Status::bad_request)?.unwrap_or(0);
-        let label_selector = LabelSelector::parse(text("labelSelector"))
-            .map_err(|error| Status::bad_request(error.to_string()))?;
-        let field_selector = FieldSelector::parse(text("fieldSelector"))
-            .map_err(|error| Status::bad_request(error.to_string()))?;
+        let bad_selector = |error: SelectorError| Status::bad_request(error.to_string());
+        let label_selector = LabelSelector::parse(text("labelSelector")).map_err(bad_selector)?;
+        let field_selector = FieldSelector::parse(text("fieldSelector")).map_err(bad_selector)?;
         Ok(Self {
             label_selector,
             field_selector,
