@@ -12,6 +12,8 @@
 
 mod certificate;
 mod review;
+#[cfg(test)]
+pub(crate) mod scripted;
 mod token;
 
 use std::collections::BTreeMap;

@@ -1,1 +1,426 @@
+use std::time::Duration;
 
+use http::{HeaderValue, header};
+use rcgen::{CertificateParams, DnType, DnValue, KeyPair};
+use serde_json::{Value, json};
+use tokio::time::{Instant, advance};
+use watershed_config::TokenReview;
+
+use super::scripted::Scripted;
+use super::*;
+
+fn settings(anonymous: bool) -> Authentication {
+    Authentication {
+        client_certificate: true,
+        token_review: TokenReview {
+            cache_ttl: Duration::from_secs(10),
+            audiences: Vec::new(),
+        },
+        anonymous,
+    }
+}
+
+fn authenticator(script: &Scripted) -> Authenticator<Scripted> {
+    Authenticator::new(Arc::new(Reviewer::new(script.clone())))
+}
+
+fn headers(authorization: Option<&str>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some(value) = authorization {
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+    }
+    headers
+}
+
+const UID_TYPE: &[u64] = &[1, 3, 6, 1, 4, 1, 57683, 2];
+const SECOND_ORGANIZATION: &[u64] = &[2, 5, 4, 10];
+
+fn certificate(names: &[(DnType, &str)]) -> ClientCertificate {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    for (kind, value) in names {
+        let value = DnValue::Utf8String((*value).to_owned());
+        params.distinguished_name.push(kind.clone(), value);
+    }
+    let certificate = params.self_signed(&key).unwrap();
+    ClientCertificate::Valid(Arc::from(vec![certificate.der().clone()]))
+}
+
+fn alice() -> ClientCertificate {
+    certificate(&[
+        (DnType::CommonName, "alice"),
+        (DnType::OrganizationName, "dev"),
+    ])
+}
+
+fn accepted(name: &str) -> Value {
+    json!({"status": {
+        "authenticated": true,
+        "user": {
+            "username": name,
+            "uid": "u1",
+            "groups": ["g1"],
+            "extra": {"authentication.kubernetes.io/pod-name": ["p"]},
+        },
+        "audiences": ["https://kubernetes.default.svc"],
+    }})
+}
+
+fn garbage() -> Value {
+    json!({"status": {"user": {}, "error": "invalid bearer token"}})
+}
+
+fn unreachable() -> ReviewError {
+    ReviewError::Transport("connection refused".to_owned())
+}
+
+#[tokio::test]
+async fn a_certificate_names_user_groups_uid_and_credential() {
+    let certificate = certificate(&[
+        (DnType::CommonName, "system:node:n1"),
+        (DnType::OrganizationName, "system:nodes"),
+        (DnType::CustomDnType(UID_TYPE.to_vec()), "u-1"),
+        (DnType::CustomDnType(SECOND_ORGANIZATION.to_vec()), "Zürich"),
+    ]);
+    let identity = authenticator(&Scripted::default())
+        .authenticate(&headers(None), &certificate, &settings(false))
+        .await
+        .unwrap();
+    assert_eq!(identity.credential, Credential::Certificate);
+    assert_eq!(identity.user.name, "system:node:n1");
+    assert_eq!(identity.user.uid, "u-1");
+    assert_eq!(
+        identity.user.groups,
+        ["system:nodes", "Zürich", "system:authenticated"]
+    );
+    let [id] = identity.user.extra["authentication.kubernetes.io/credential-id"].as_slice() else {
+        panic!("one credential id");
+    };
+    let digest = id.strip_prefix("X509SHA256=").unwrap();
+    assert_eq!(digest.len(), 64);
+    assert!(
+        digest
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    );
+}
+
+#[tokio::test]
+async fn an_empty_common_name_is_nobody_and_an_empty_uid_is_refused() {
+    let nobody = certificate(&[(DnType::OrganizationName, "system:masters")]);
+    let empty = certificate(&[(DnType::CommonName, ""), (DnType::OrganizationName, "dev")]);
+    for certificate in [nobody, empty] {
+        let authenticator = authenticator(&Scripted::default());
+        let identity = authenticator
+            .authenticate(&headers(None), &certificate, &settings(true))
+            .await;
+        assert_eq!(identity.unwrap().credential, Credential::Anonymous);
+        let refused = authenticator
+            .authenticate(&headers(None), &certificate, &settings(false))
+            .await;
+        assert!(matches!(refused, Err(AuthnError::Missing)));
+    }
+    let uid = (DnType::CustomDnType(UID_TYPE.to_vec()), "");
+    let certificate = certificate(&[(DnType::CommonName, "alice"), uid]);
+    let refused = authenticator(&Scripted::default())
+        .authenticate(&headers(None), &certificate, &settings(true))
+        .await;
+    assert!(matches!(refused, Err(AuthnError::Rejected(_))));
+}
+
+#[tokio::test]
+async fn a_reserved_group_in_a_certificate_keeps_authenticated_out() {
+    let certificate = certificate(&[
+        (DnType::CommonName, "x"),
+        (DnType::OrganizationName, "system:unauthenticated"),
+    ]);
+    let identity = authenticator(&Scripted::default())
+        .authenticate(&headers(None), &certificate, &settings(false))
+        .await
+        .unwrap();
+    assert_eq!(identity.user.groups, ["system:unauthenticated"]);
+}
+
+/// What `Authorization` may say without being a token, and whether the apiserver warns.
+const NO_TOKENS: [(Option<&str>, bool); 8] = [
+    (None, false),
+    (Some(""), false),
+    (Some("Basic YWRtaW46YWRtaW4="), false),
+    (Some("Bearer"), false),
+    (Some("Bearer "), false),
+    (Some("Bearer  x"), true),
+    (Some("Token x"), false),
+    (Some("Bearerx y"), false),
+];
+
+#[tokio::test]
+async fn without_credentials_the_caller_is_anonymous_only_where_allowed() {
+    for (authorization, warns) in NO_TOKENS {
+        let authenticator = authenticator(&Scripted::default());
+        let headers = headers(authorization);
+        let none = ClientCertificate::None;
+        let identity = authenticator
+            .authenticate(&headers, &none, &settings(true))
+            .await
+            .unwrap();
+        assert_eq!(identity.user.name, "system:anonymous", "{authorization:?}");
+        assert_eq!(identity.user.groups, ["system:unauthenticated"]);
+        assert_eq!(identity.warning.is_some(), warns, "{authorization:?}");
+        let refused = authenticator
+            .authenticate(&headers, &none, &settings(false))
+            .await;
+        assert!(
+            matches!(refused, Err(AuthnError::Missing)),
+            "{authorization:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_good_certificate_wins_over_any_token() {
+    for authorization in ["Bearer garbage", "bearer a.b.c", "Bearer  x", "Basic x"] {
+        let script = Scripted::default();
+        let identity = authenticator(&script)
+            .authenticate(&headers(Some(authorization)), &alice(), &settings(false))
+            .await
+            .unwrap();
+        assert_eq!(identity.user.name, "alice");
+        assert_eq!(identity.warning.is_some(), authorization == "Bearer  x");
+        assert!(script.asked().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_bad_certificate_is_never_anonymous_but_a_good_token_helps() {
+    let bad = ClientCertificate::Invalid("unknown issuer".into());
+    let script = Scripted::new([Ok(garbage()), Ok(accepted("sa"))]);
+    let authenticator = authenticator(&script);
+    let settings = settings(true);
+    let refused = authenticator
+        .authenticate(&headers(None), &bad, &settings)
+        .await;
+    assert!(matches!(refused, Err(AuthnError::Rejected(_))));
+    let both = authenticator
+        .authenticate(&headers(Some("Bearer bad")), &bad, &settings)
+        .await;
+    assert_eq!(both.unwrap_err().status().code(), 401);
+    let token = authenticator
+        .authenticate(&headers(Some("Bearer good")), &bad, &settings)
+        .await;
+    assert_eq!(token.unwrap().credential, Credential::Bearer);
+}
+
+#[tokio::test]
+async fn certificates_are_ignored_where_the_configuration_says_so() {
+    let settings = Authentication {
+        client_certificate: false,
+        ..settings(false)
+    };
+    let refused = authenticator(&Scripted::default())
+        .authenticate(&headers(None), &alice(), &settings)
+        .await;
+    assert!(matches!(refused, Err(AuthnError::Missing)));
+}
+
+#[tokio::test]
+async fn a_token_becomes_the_user_the_review_names() {
+    let script = Scripted::new([Ok(accepted("system:serviceaccount:a:b"))]);
+    let identity = authenticator(&script)
+        .authenticate(
+            &headers(Some(" bEaReR t.o.k ignored ")),
+            &ClientCertificate::None,
+            &settings(true),
+        )
+        .await
+        .unwrap();
+    assert_eq!(identity.credential, Credential::Bearer);
+    assert_eq!(identity.user.name, "system:serviceaccount:a:b");
+    assert_eq!(identity.user.uid, "u1");
+    assert_eq!(identity.user.groups, ["g1", "system:authenticated"]);
+    assert_eq!(
+        identity.user.extra["authentication.kubernetes.io/pod-name"],
+        ["p"]
+    );
+    let review = json!({
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenReview",
+        "spec": {"token": "t.o.k"},
+    });
+    assert_eq!(
+        script.asked(),
+        [("/apis/authentication.k8s.io/v1/tokenreviews", review)]
+    );
+}
+
+#[tokio::test]
+async fn a_token_for_another_audience_is_refused() {
+    let mut settings = settings(true);
+    settings.token_review.audiences = vec!["watershed".to_owned()];
+    let script = Scripted::new([Ok(accepted("sa"))]);
+    let refused = authenticator(&script)
+        .authenticate(
+            &headers(Some("Bearer t")),
+            &ClientCertificate::None,
+            &settings,
+        )
+        .await;
+    assert!(matches!(refused, Err(AuthnError::Rejected(_))));
+    assert_eq!(
+        script.asked()[0].1["spec"]["audiences"],
+        json!(["watershed"])
+    );
+}
+
+/// Asks with `Bearer t` and no certificate.
+async fn ask(authenticator: &Authenticator<Scripted>) -> Result<Identity, AuthnError> {
+    let headers = headers(Some("Bearer t"));
+    authenticator
+        .authenticate(&headers, &ClientCertificate::None, &settings(true))
+        .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_are_remembered_for_the_ttl() {
+    let script = Scripted::new([
+        Ok(accepted("sa")),
+        Ok(json!({"status": {"authenticated": false}})),
+        Ok(accepted("sa")),
+    ]);
+    let authenticator = authenticator(&script);
+    assert!(ask(&authenticator).await.is_ok());
+    advance(Duration::from_millis(9_900)).await;
+    assert!(ask(&authenticator).await.is_ok());
+    assert_eq!(script.asked().len(), 1);
+    advance(Duration::from_millis(100)).await;
+    assert!(ask(&authenticator).await.is_err());
+    advance(Duration::from_millis(9_900)).await;
+    assert!(ask(&authenticator).await.is_err());
+    assert_eq!(script.asked().len(), 2);
+    advance(Duration::from_millis(100)).await;
+    assert!(ask(&authenticator).await.is_ok());
+    assert_eq!(script.asked().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_may_be_a_failure_is_remembered_for_a_second_only() {
+    let script = Scripted::new([Ok(garbage()), Ok(accepted("sa"))]);
+    let authenticator = authenticator(&script);
+    assert!(ask(&authenticator).await.is_err());
+    advance(Duration::from_millis(900)).await;
+    assert!(ask(&authenticator).await.is_err());
+    advance(Duration::from_millis(100)).await;
+    assert!(ask(&authenticator).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_ttl_every_request_is_reviewed() {
+    let mut settings = settings(true);
+    settings.token_review.cache_ttl = Duration::ZERO;
+    let script = Scripted::new([Ok(accepted("sa")), Ok(garbage())]);
+    let authenticator = authenticator(&script);
+    let headers = headers(Some("Bearer t"));
+    let none = ClientCertificate::None;
+    assert!(
+        authenticator
+            .authenticate(&headers, &none, &settings)
+            .await
+            .is_ok()
+    );
+    assert!(
+        authenticator
+            .authenticate(&headers, &none, &settings)
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_with_the_same_token_share_one_review() {
+    let script = Scripted::new([Ok(accepted("sa"))]);
+    let authenticator = authenticator(&script);
+    let (a, b, c) = tokio::join!(
+        ask(&authenticator),
+        ask(&authenticator),
+        ask(&authenticator)
+    );
+    for identity in [a, b, c] {
+        assert_eq!(identity.unwrap().user.name, "sa");
+    }
+    assert_eq!(script.asked().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_retried_a_few_times_within_the_timeout_and_never_remembered() {
+    let script = Scripted::new([
+        Err(unreachable()),
+        Err(unreachable()),
+        Err(unreachable()),
+        Err(unreachable()),
+        Err(unreachable()),
+        Ok(accepted("sa")),
+    ]);
+    let authenticator = authenticator(&script);
+    let start = Instant::now();
+    let failed = ask(&authenticator).await.unwrap_err();
+    assert!(matches!(&failed, AuthnError::Review(error) if **error == unreachable()));
+    assert_eq!(failed.status().code(), 401);
+    assert_eq!(script.asked().len(), 5);
+    let waited = start.elapsed();
+    // 500 ms × (1 + 1.5 + 2.25 + 3.375), and a fifth more at most.
+    assert!((Duration::from_millis(4_062)..Duration::from_millis(4_900)).contains(&waited));
+    assert!(ask(&authenticator).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_may_pass_is_retried() {
+    let status = |code, reason: &str, retry_after| ReviewError::Status {
+        code,
+        reason: reason.to_owned(),
+        message: String::new(),
+        retry_after,
+    };
+    let table = [
+        (status(429, "TooManyRequests", None), true),
+        (status(504, "Timeout", None), true),
+        (status(500, "InternalError", None), true),
+        (status(503, "ServiceUnavailable", Some(1)), true),
+        (status(503, "ServiceUnavailable", None), false),
+        (status(500, "", None), false),
+        (status(403, "Forbidden", None), false),
+        (status(401, "Unauthorized", None), false),
+    ];
+    for (error, retried) in table {
+        let script = Scripted::new([Err(error.clone()), Ok(accepted("sa"))]);
+        assert_eq!(
+            ask(&authenticator(&script)).await.is_ok(),
+            retried,
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_review_that_does_not_come_ends_at_the_timeout() {
+    struct Silent;
+    impl Reviews for Silent {
+        async fn create(
+            &self,
+            _: &'static str,
+            _: bytes::Bytes,
+        ) -> Result<bytes::Bytes, ReviewError> {
+            std::future::pending().await
+        }
+    }
+    let authenticator = Authenticator::new(Arc::new(Reviewer::new(Silent)));
+    let start = Instant::now();
+    let failed = authenticator
+        .authenticate(
+            &headers(Some("Bearer t")),
+            &ClientCertificate::None,
+            &settings(true),
+        )
+        .await;
+    assert!(matches!(failed, Err(AuthnError::Review(error)) if *error == ReviewError::Timeout));
+    assert_eq!(start.elapsed(), Duration::from_secs(10));
+}
