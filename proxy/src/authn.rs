@@ -100,7 +100,7 @@ pub(crate) enum Credential {
 }
 
 /// Why there is no identity. The apiserver answers 401 to all of them.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum AuthnError {
     /// No credentials, and anonymous requests are off.
     #[error("no credentials")]
@@ -146,23 +146,35 @@ impl<R: Reviews> Authenticator<R> {
         certificate: &ClientCertificate,
         settings: &Authentication,
     ) -> Result<Identity, AuthnError> {
+        let named = if settings.client_certificate {
+            certificate::user(certificate)
+        } else {
+            Ok(None)
+        };
+        self.identify(named, headers, settings).await
+    }
+
+    /// The same, once it is known whom the certificate names.
+    async fn identify(
+        &self,
+        named: Result<Option<UserInfo>, AuthnError>,
+        headers: &HeaderMap,
+        settings: &Authentication,
+    ) -> Result<Identity, AuthnError> {
         let bearer = Bearer::from_headers(headers);
         let warning = bearer.warning();
-        let mut failure = None;
-        if settings.client_certificate {
-            match certificate::user(certificate) {
-                Ok(Some(user)) => {
-                    let user = Arc::new(user.authenticated());
-                    return Ok(Identity {
-                        user,
-                        credential: Credential::Certificate,
-                        warning,
-                    });
-                }
-                Ok(None) => {}
-                Err(error) => failure = Some(error),
+        let mut failure = match named {
+            Ok(Some(user)) => {
+                let user = Arc::new(user.authenticated());
+                return Ok(Identity {
+                    user,
+                    credential: Credential::Certificate,
+                    warning,
+                });
             }
-        }
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
         if let Bearer::Token(token) = bearer {
             match self.tokens.user(&token, &settings.token_review).await {
                 Ok(user) => {

@@ -32,9 +32,10 @@ pub(crate) struct Status {
     code: u16,
     reason: Cow<'static, str>,
     message: String,
-    details: Option<Details>,
+    /// Boxed, as most have none and results carry a Status.
+    details: Option<Box<Details>>,
     /// `metadata.continue`: the replacement token of an expired one.
-    continue_token: Option<String>,
+    continue_token: Option<Box<str>>,
     form: Form,
     /// `X-Content-Type-Options: nosniff`.
     nosniff: bool,
@@ -184,7 +185,8 @@ impl Status {
             .details
             .as_ref()
             .map_or(0, |details| details.retry_after_seconds);
-        self.retry_after.or((carried > 0).then_some(carried))
+        self.retry_after
+            .or_else(|| (carried > 0).then_some(carried))
     }
 
     fn body(&self, media: Media) -> (&'static str, Vec<u8>) {
@@ -214,7 +216,7 @@ impl Status {
             status: "Failure",
             message: &self.message,
             reason: &self.reason,
-            details: self.details.as_ref(),
+            details: self.details.as_deref(),
             code: self.code,
         }
     }

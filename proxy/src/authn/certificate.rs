@@ -21,13 +21,12 @@ pub(super) fn user(certificate: &ClientCertificate) -> Result<Option<UserInfo>, 
     match certificate {
         ClientCertificate::None => Ok(None),
         ClientCertificate::Invalid(reason) => Err(AuthnError::Rejected(reason.to_string())),
-        ClientCertificate::Valid(chain) => parse(chain.first().ok_or_else(|| {
-            AuthnError::Rejected("the client certificate chain is empty".to_owned())
-        })?),
+        ClientCertificate::Valid(leaf) => parse(leaf),
     }
 }
 
-fn parse(der: &[u8]) -> Result<Option<UserInfo>, AuthnError> {
+/// The user a leaf certificate in DER names.
+pub(super) fn parse(der: &[u8]) -> Result<Option<UserInfo>, AuthnError> {
     let reject = |reason: &str| AuthnError::Rejected(reason.to_owned());
     let (_, certificate) = X509Certificate::from_der(der)
         .map_err(|error| reject(&format!("cannot read the client certificate: {error}")))?;

@@ -32,10 +32,13 @@ fn headers(authorization: Option<&str>) -> HeaderMap {
     headers
 }
 
+type Named = Result<Option<UserInfo>, AuthnError>;
+
 const UID_TYPE: &[u64] = &[1, 3, 6, 1, 4, 1, 57683, 2];
 const SECOND_ORGANIZATION: &[u64] = &[2, 5, 4, 10];
 
-fn certificate(names: &[(DnType, &str)]) -> ClientCertificate {
+/// Whom a certificate with this subject names.
+fn named(names: &[(DnType, &str)]) -> Named {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -44,11 +47,11 @@ fn certificate(names: &[(DnType, &str)]) -> ClientCertificate {
         params.distinguished_name.push(kind.clone(), value);
     }
     let certificate = params.self_signed(&key).unwrap();
-    ClientCertificate::Valid(Arc::from(vec![certificate.der().clone()]))
+    certificate::parse(certificate.der())
 }
 
-fn alice() -> ClientCertificate {
-    certificate(&[
+fn alice() -> Named {
+    named(&[
         (DnType::CommonName, "alice"),
         (DnType::OrganizationName, "dev"),
     ])
@@ -77,14 +80,14 @@ fn unreachable() -> ReviewError {
 
 #[tokio::test]
 async fn a_certificate_names_user_groups_uid_and_credential() {
-    let certificate = certificate(&[
+    let certificate = named(&[
         (DnType::CommonName, "system:node:n1"),
         (DnType::OrganizationName, "system:nodes"),
         (DnType::CustomDnType(UID_TYPE.to_vec()), "u-1"),
         (DnType::CustomDnType(SECOND_ORGANIZATION.to_vec()), "Zürich"),
     ]);
     let identity = authenticator(&Scripted::default())
-        .authenticate(&headers(None), &certificate, &settings(false))
+        .identify(certificate.clone(), &headers(None), &settings(false))
         .await
         .unwrap();
     assert_eq!(identity.credential, Credential::Certificate);
@@ -108,35 +111,35 @@ async fn a_certificate_names_user_groups_uid_and_credential() {
 
 #[tokio::test]
 async fn an_empty_common_name_is_nobody_and_an_empty_uid_is_refused() {
-    let nobody = certificate(&[(DnType::OrganizationName, "system:masters")]);
-    let empty = certificate(&[(DnType::CommonName, ""), (DnType::OrganizationName, "dev")]);
+    let nobody = named(&[(DnType::OrganizationName, "system:masters")]);
+    let empty = named(&[(DnType::CommonName, ""), (DnType::OrganizationName, "dev")]);
     for certificate in [nobody, empty] {
         let authenticator = authenticator(&Scripted::default());
         let identity = authenticator
-            .authenticate(&headers(None), &certificate, &settings(true))
+            .identify(certificate.clone(), &headers(None), &settings(true))
             .await;
         assert_eq!(identity.unwrap().credential, Credential::Anonymous);
         let refused = authenticator
-            .authenticate(&headers(None), &certificate, &settings(false))
+            .identify(certificate.clone(), &headers(None), &settings(false))
             .await;
         assert!(matches!(refused, Err(AuthnError::Missing)));
     }
     let uid = (DnType::CustomDnType(UID_TYPE.to_vec()), "");
-    let certificate = certificate(&[(DnType::CommonName, "alice"), uid]);
+    let certificate = named(&[(DnType::CommonName, "alice"), uid]);
     let refused = authenticator(&Scripted::default())
-        .authenticate(&headers(None), &certificate, &settings(true))
+        .identify(certificate.clone(), &headers(None), &settings(true))
         .await;
     assert!(matches!(refused, Err(AuthnError::Rejected(_))));
 }
 
 #[tokio::test]
 async fn a_reserved_group_in_a_certificate_keeps_authenticated_out() {
-    let certificate = certificate(&[
+    let certificate = named(&[
         (DnType::CommonName, "x"),
         (DnType::OrganizationName, "system:unauthenticated"),
     ]);
     let identity = authenticator(&Scripted::default())
-        .authenticate(&headers(None), &certificate, &settings(false))
+        .identify(certificate.clone(), &headers(None), &settings(false))
         .await
         .unwrap();
     assert_eq!(identity.user.groups, ["system:unauthenticated"]);
@@ -182,7 +185,7 @@ async fn a_good_certificate_wins_over_any_token() {
     for authorization in ["Bearer garbage", "bearer a.b.c", "Bearer  x", "Basic x"] {
         let script = Scripted::default();
         let identity = authenticator(&script)
-            .authenticate(&headers(Some(authorization)), &alice(), &settings(false))
+            .identify(alice(), &headers(Some(authorization)), &settings(false))
             .await
             .unwrap();
         assert_eq!(identity.user.name, "alice");
@@ -213,12 +216,13 @@ async fn a_bad_certificate_is_never_anonymous_but_a_good_token_helps() {
 
 #[tokio::test]
 async fn certificates_are_ignored_where_the_configuration_says_so() {
+    let invalid = ClientCertificate::Invalid("unknown issuer".into());
     let settings = Authentication {
         client_certificate: false,
         ..settings(false)
     };
     let refused = authenticator(&Scripted::default())
-        .authenticate(&headers(None), &alice(), &settings)
+        .authenticate(&headers(None), &invalid, &settings)
         .await;
     assert!(matches!(refused, Err(AuthnError::Missing)));
 }

@@ -274,7 +274,7 @@ async fn whatever_is_not_allowed_is_refused() {
             500,
             "denied\n",
         ),
-        (Ok(json!([])), 500, "\n"),
+        (Ok(json!("nonsense")), 500, "\n"),
         (
             Err(ReviewError::Status {
                 code: 403,

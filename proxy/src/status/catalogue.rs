@@ -167,7 +167,7 @@ impl Status {
              or deleted between the time the first chunk was returned and now may show up in the \
              list.";
         Self {
-            continue_token: Some(replacement),
+            continue_token: Some(replacement.into()),
             ..Self::expired(message)
         }
     }
@@ -312,14 +312,14 @@ impl Status {
         message: String,
         retry_after_seconds: Option<u32>,
     ) -> Self {
-        let details = retry_after_seconds.map(|retry_after_seconds| Details {
-            retry_after_seconds,
-            ..Details::default()
-        });
-        Self {
-            details,
-            ..Self::new(code, reason, message)
+        let mut status = Self::new(code, reason, message);
+        if let Some(retry_after_seconds) = retry_after_seconds {
+            status = status.with(Details {
+                retry_after_seconds,
+                ..Details::default()
+            });
         }
+        status
     }
 
     fn text(code: u16, message: impl Into<String>) -> Self {
@@ -331,7 +331,7 @@ impl Status {
     }
 
     fn with(mut self, details: Details) -> Self {
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 }

@@ -38,6 +38,7 @@ struct Recorded {
     method: String,
     target: String,
     accept: String,
+    reason: String,
     body: String,
     body_base64: String,
 }
@@ -60,15 +61,7 @@ fn recorded_refusals_are_reproduced_byte_for_byte() {
             ..UserInfo::default()
         };
         let attributes = Attributes::new(user.into(), &info);
-        let bare = Status::forbidden(&case.user, attributes.refused(), "");
-        // What stands behind our text is the authorizer's reason.
-        let reason = serde_json::from_str::<serde_json::Value>(&case.body)
-            .ok()
-            .and_then(|body| body["message"].as_str().map(str::to_owned))
-            .and_then(|message| message.strip_prefix(bare.message()).map(str::to_owned))
-            .unwrap_or_default();
-        let reason = reason.trim_start_matches(": ");
-        let status = Status::forbidden(&case.user, attributes.refused(), reason);
+        let status = Status::forbidden(&case.user, attributes.refused(), &case.reason);
         let (format, want) = match case.accept.as_str() {
             "application/json" => (
                 Media::Json { pretty: false },
