@@ -114,7 +114,7 @@ pub fn route(headers: &HeaderMap, watchable: bool) -> Result<(), Status> {
         "406: Not Acceptable\n\nAvailable representations: {}",
         available.join(", ")
     ));
-    status.details = Some(super::status::Details::default());
+    status.details = Some(Box::default());
     Err(status)
 }
 

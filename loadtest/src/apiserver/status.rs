@@ -21,7 +21,7 @@ pub struct Status {
     /// Human-readable text; empty leaves the field out.
     pub message: String,
     /// `details`; `Some` of an empty value renders `{}`.
-    pub details: Option<Details>,
+    pub details: Option<Box<Details>>,
     /// `metadata.continue`, set only on an expired continue token.
     pub continue_token: String,
 }
@@ -76,7 +76,7 @@ impl Status {
     }
 
     fn with(mut self, details: Details) -> Self {
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 

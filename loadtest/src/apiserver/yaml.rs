@@ -97,13 +97,36 @@ fn scalar(text: &str, depth: usize, out: &mut String) -> Result<(), ControlChara
         quoted(text, out);
     } else if needs_single_quotes(text) {
         out.push('\'');
-        out.push_str(&text.replace('\'', "''"));
+        folded(&text.replace('\'', "''"), depth, out);
         out.push('\'');
     } else {
-        out.push_str(text);
+        folded(text, depth, out);
     }
     Ok(())
 }
+
+/// Writes text on several lines: past column 80 the next single blank becomes a line break.
+fn folded(text: &str, depth: usize, out: &mut String) {
+    let start = out.rfind('\n').map_or(0, |at| at + 1);
+    let mut column = out[start..].chars().count();
+    let mut previous = '\0';
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let single = c == ' ' && previous != ' ' && chars.peek().is_some_and(|next| *next != ' ');
+        if single && previous != '\0' && column > LINE_COLUMNS {
+            out.push('\n');
+            blanks(depth + 1, out);
+            column = 2 * (depth + 1);
+        } else {
+            out.push(c);
+            column += 1;
+        }
+        previous = c;
+    }
+}
+
+/// Columns after which a long scalar is folded.
+const LINE_COLUMNS: usize = 80;
 
 fn literal(text: &str, depth: usize, out: &mut String) {
     out.push('|');

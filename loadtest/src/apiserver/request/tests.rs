@@ -6,88 +6,38 @@ fn info(method: &str, target: &str) -> RequestInfo {
     RequestInfo::parse(&method, path, &Query::parse(query)).unwrap()
 }
 
+/// Request, verb, namespace, resource, name, subresource; `-` is empty.
+const PATHS: &str = "\
+/api/v1/pods list - pods - -
+/api/v1/pods/ list - pods - -
+/api/v1/pods?watch watch - pods - -
+/api/v1/pods?watch=False list - pods - -
+/api/v1/pods?watch=1&watch=0 watch - pods - -
+/api/v1/namespaces/a/pods/x?watch=1 get a pods x -
+/api/v1/namespaces/a get a namespaces a -
+/api/v1/namespaces/a/status get a namespaces a status
+/api/v1/pods?fieldSelector=metadata.name%3Dx list - pods x -
+/api/v1/pods?fieldSelector=metadata.name%3Dx;y list - pods - -
+/api/v1/watch/namespaces/a/pods/x watch a pods x -
+/api/v1/namespaces//configmaps list - configmaps - -
+/apis/apps/v1/namespaces/a/deployments/d/scale get a deployments d scale
+/api/v1/pods?limit=x&watch=1 watch - pods - -
+";
+
 #[test]
 fn paths_mean_what_the_table_of_requestinfo_says() {
-    let cases = [
-        // request, verb, namespace, resource, name, subresource
-        ("/api/v1/pods", "list", "", "pods", "", ""),
-        ("/api/v1/pods/", "list", "", "pods", "", ""),
-        ("/api/v1/pods?watch", "watch", "", "pods", "", ""),
-        ("/api/v1/pods?watch=False", "list", "", "pods", "", ""),
-        ("/api/v1/pods?watch=1&watch=0", "watch", "", "pods", "", ""),
-        (
-            "/api/v1/namespaces/a/pods/x?watch=1",
-            "get",
-            "a",
-            "pods",
-            "x",
-            "",
-        ),
-        ("/api/v1/namespaces/a", "get", "a", "namespaces", "a", ""),
-        (
-            "/api/v1/namespaces/a/status",
-            "get",
-            "a",
-            "namespaces",
-            "a",
-            "status",
-        ),
-        (
-            "/api/v1/pods?fieldSelector=metadata.name%3Dx",
-            "list",
-            "",
-            "pods",
-            "x",
-            "",
-        ),
-        (
-            "/api/v1/pods?fieldSelector=metadata.name%3Dx;y",
-            "list",
-            "",
-            "pods",
-            "",
-            "",
-        ),
-        (
-            "/api/v1/watch/namespaces/a/pods/x",
-            "watch",
-            "a",
-            "pods",
-            "x",
-            "",
-        ),
-        (
-            "/api/v1/namespaces//configmaps",
-            "list",
-            "",
-            "configmaps",
-            "",
-            "",
-        ),
-        (
-            "/apis/apps/v1/namespaces/a/deployments/d/scale",
-            "get",
-            "a",
-            "deployments",
-            "d",
-            "scale",
-        ),
-        ("/api/v1/pods?limit=x&watch=1", "watch", "", "pods", "", ""),
-    ];
-    for (target, verb, namespace, resource, name, subresource) in cases {
+    for line in PATHS.lines() {
+        let (target, expected) = line.split_once(' ').unwrap();
         let info = info("GET", target);
-        let seen = (
-            info.verb.as_str(),
-            info.namespace.as_str(),
-            info.resource.as_str(),
-            info.name.as_str(),
-            info.subresource.as_str(),
-        );
-        assert_eq!(
-            seen,
-            (verb, namespace, resource, name, subresource),
-            "{target}"
-        );
+        let parts = [
+            &info.verb,
+            &info.namespace,
+            &info.resource,
+            &info.name,
+            &info.subresource,
+        ];
+        let seen = parts.map(|part| if part.is_empty() { "-" } else { part.as_str() });
+        assert_eq!(seen.join(" "), expected, "{target}");
     }
     assert!(!info("GET", "/apis/apps/v1").is_resource);
     assert_eq!(
