@@ -175,3 +175,92 @@ impl Drop for Event {
         self.frame_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{pod, rv};
+
+    fn event(change: Change) -> (Event, Arc<AtomicUsize>) {
+        let frame_bytes = Arc::default();
+        (Event::new(rv(9), change, &frame_bytes), frame_bytes)
+    }
+
+    fn update(old: &str, new: &str) -> (Event, Arc<AtomicUsize>) {
+        event(Change::Updated {
+            old: Arc::new(pod(old, 7)),
+            new: Arc::new(pod(new, 9)),
+        })
+    }
+
+    fn on_n1(object: &Object) -> bool {
+        object.bytes().windows(4).any(|window| window == b"\"n1\"")
+    }
+
+    #[test]
+    fn transitions_follow_the_apiserver() {
+        let [yes, no] = ["a/x @n1", "a/x @n2"];
+        let created = |what| {
+            event(Change::Created {
+                new: Arc::new(pod(what, 9)),
+            })
+            .0
+        };
+        let removed = |what| {
+            let [old, last] = [7, 9].map(|version| Arc::new(pod(what, version)));
+            event(Change::Removed { old, last }).0
+        };
+        for (event, transition) in [
+            (created(yes), Transition::Added),
+            (created(no), Transition::Nothing),
+            (update(yes, yes).0, Transition::Modified),
+            (update(no, yes).0, Transition::Added),
+            (update(yes, no).0, Transition::Deleted),
+            (update(no, no).0, Transition::Nothing),
+            (removed(yes), Transition::Deleted),
+            (removed(no), Transition::Nothing),
+        ] {
+            assert_eq!(event.transition(on_n1), transition, "{:?}", event.change());
+        }
+    }
+
+    #[test]
+    fn leaving_a_selection_carries_the_old_body_at_the_new_version() {
+        let (event, _) = update("a/x @n1 +old", "a/x @n2 +new");
+        let frame = event.frame(Transition::Deleted).unwrap();
+        let expected = crate::testing::pod_json("a/x @n1 +old", 9);
+        assert_eq!(
+            frame,
+            format!("{{\"type\":\"DELETED\",\"object\":{expected}}}\n").as_bytes()
+        );
+    }
+
+    #[test]
+    fn a_deletion_carries_the_body_the_apiserver_sent() {
+        let [old, last] = [pod("a/x", 7), pod("a/x +late", 9)].map(Arc::new);
+        let (event, _) = event(Change::Removed {
+            old,
+            last: Arc::clone(&last),
+        });
+        let frame = event.frame(Transition::Deleted).unwrap();
+        assert!(
+            frame
+                .windows(last.bytes().len())
+                .any(|window| window == last.bytes())
+        );
+    }
+
+    #[test]
+    fn a_frame_is_built_once_and_weighed_while_the_event_lives() {
+        let (event, frame_bytes) = update("a/x @n1", "a/x @n2");
+        assert_eq!(event.frame(Transition::Nothing), None);
+        assert_eq!(frame_bytes.load(Ordering::Relaxed), 0);
+        let first = event.frame(Transition::Modified).unwrap().clone();
+        let second = event.frame(Transition::Modified).unwrap();
+        assert_eq!(first.as_ptr(), second.as_ptr());
+        let left = event.frame(Transition::Deleted).unwrap().len();
+        assert_eq!(frame_bytes.load(Ordering::Relaxed), first.len() + left);
+        drop(event);
+        assert_eq!(frame_bytes.load(Ordering::Relaxed), 0);
+    }
+}

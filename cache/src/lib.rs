@@ -40,6 +40,8 @@ mod resource;
 mod resource_version;
 pub mod selector;
 mod store;
+#[cfg(test)]
+mod testing;
 mod view;
 mod watch_cache;
 mod watcher;

@@ -366,3 +366,101 @@ impl Ord for dyn FieldPlace + '_ {
         self.place().cmp(&other.place())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cache_of, pod, pods, rv, select};
+
+    fn keys<'a>(objects: impl Iterator<Item = &'a Arc<Object>>) -> Vec<&'a str> {
+        objects.map(|object| object.key()).collect()
+    }
+
+    fn snapshot(objects: &[&str]) -> Snapshot {
+        let mut store = Store::new(pods().fields.trigger());
+        for (place, what) in objects.iter().enumerate() {
+            store.insert(Arc::new(pod(what, place as u64 + 1)));
+        }
+        Snapshot::new(pods(), store, rv(100))
+    }
+
+    #[test]
+    fn order_is_the_byte_order_of_namespace_slash_name() {
+        let snapshot = snapshot(&["a0/x", "a/y", "a/x", "a-b/x", "a.b/x"]);
+        assert_eq!(
+            keys(snapshot.iter(&select(""))),
+            ["a-b/x", "a.b/x", "a/x", "a/y", "a0/x"]
+        );
+    }
+
+    #[test]
+    fn every_kind_of_selection_finds_what_a_full_scan_finds() {
+        let nodes = ["n1", "n2", "n3", ""];
+        let objects: Vec<_> = (0..60)
+            .map(|n| {
+                format!(
+                    "{}/p{n} @{} +{}",
+                    ["a", "a-b", "b"][n % 3],
+                    nodes[n % 4],
+                    n % 5
+                )
+            })
+            .collect();
+        let snapshot = snapshot(&objects.iter().map(String::as_str).collect::<Vec<_>>());
+        let selections = [
+            "",
+            "ns=a",
+            "ns=z",
+            "name=p3 ns=a",
+            "name=p3 ns=b",
+            "name=p3",
+            "node=n1",
+            "node=n2 ns=b",
+            "node=zz",
+            "app=2",
+            "app=2 ns=a-b",
+            "node=n1 app=3",
+        ];
+        for what in selections {
+            let selection = select(what);
+            for start in ["", "a/p3", "a/p30\0", "b/", "c"] {
+                let scan = snapshot
+                    .range(None, "")
+                    .filter(|object| selection.matches(object) && object.key() >= start);
+                assert_eq!(
+                    keys(snapshot.iter_from(&selection, start)),
+                    keys(scan),
+                    "{what} {start}"
+                );
+            }
+        }
+        assert_eq!(snapshot.range(Some("a-b"), "a-b/p5").count(), 4);
+    }
+
+    #[test]
+    fn a_snapshot_does_not_change() {
+        let (mut writer, cache) = cache_of(10, &[("a/x @n1", 5), ("a/y @n1", 6)]);
+        let before = cache.snapshot().unwrap();
+        writer.delete("a/x @n1", 11);
+        writer.put("a/y @n2", 12);
+        assert_eq!(keys(before.iter(&select("node=n1"))), ["a/x", "a/y"]);
+        assert_eq!(
+            keys(cache.snapshot().unwrap().iter(&select("node=n1"))),
+            [""; 0]
+        );
+        assert_eq!(before.get("a", "x").unwrap().resource_version(), rv(5));
+        assert_eq!(before.get("", "x"), None);
+    }
+
+    #[test]
+    fn bytes_return_to_zero() {
+        let mut store = Store::new(None);
+        store.insert(Arc::new(pod("a/x", 1)));
+        store.insert(Arc::new(pod("a/x +longer", 2)));
+        store.insert(Arc::new(pod("a/y", 3)));
+        store.remove("a/x");
+        store.remove("a/y");
+        store.remove("a/z");
+        assert_eq!((store.bytes(), store.len()), (0, 0));
+    }
+}

@@ -49,9 +49,9 @@ pub(crate) struct View {
 }
 
 impl View {
-    pub(crate) fn new(trigger: Option<usize>) -> Self {
+    pub(crate) fn new(trigger: Option<usize>, window: Window) -> Self {
         Self {
-            window: Window::new(trigger),
+            window,
             watchers: Watchers::new(trigger),
             resource_version: ResourceVersion::default(),
             generation: 0,
@@ -93,6 +93,7 @@ impl View {
             "versions never go back"
         );
         self.resource_version = resource_version;
+        self.window.trim();
     }
 
     /// The state was replaced: every seat ends.
@@ -149,6 +150,9 @@ impl View {
     ) -> Reading {
         if seat.generation != self.generation {
             return Reading::Replaced;
+        }
+        if self.window.is_over() {
+            self.window.trim(); // readers built frames since the last event
         }
         let Some(unread) = self.watchers.unread(seat.slot) else {
             self.watchers.park(seat.slot, waker);

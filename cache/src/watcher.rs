@@ -345,3 +345,6 @@ fn next_bookmark(now: Instant, deadline: Instant) -> Option<Instant> {
     let before_end = deadline.checked_sub(BOOKMARK_BEFORE_END)?;
     (before_end > now).then(|| before_end.min(now + BOOKMARK_PERIOD))
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,3 +161,55 @@ impl Watchers {
             .filter(|&unread| unread != DRY)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::Change;
+    use crate::testing::{pod, pods, rv};
+
+    #[tokio::test(start_paused = true)]
+    async fn slots_come_and_go_in_any_order_and_only_the_interested_are_marked() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut watchers = Watchers::new(pods().fields.trigger());
+        let interests = [
+            Interest::All,
+            Interest::Namespace("a".into()),
+            Interest::Namespace("b".into()),
+            Interest::Name("a/x".into()),
+            Interest::Field("n1".into()),
+        ];
+        let mut open = BTreeMap::new();
+        for sequence in 0..500 {
+            if rng.bool() || open.is_empty() {
+                let interest = interests[rng.usize(..interests.len())].clone();
+                let id = watchers.register(&interest, None);
+                assert_eq!(open.insert(id, interest), None, "no slot is given twice");
+            } else {
+                let id = *open.keys().nth(rng.usize(..open.len())).unwrap();
+                watchers.unregister(id, &open.remove(&id).unwrap());
+            }
+            assert_eq!(watchers.len(), open.len());
+            let event = Event::new(
+                rv(sequence),
+                Change::Created {
+                    new: Arc::new(pod("a/x @n1", sequence)),
+                },
+                &Arc::default(),
+            );
+            watchers.mark(&event, sequence, &mut Vec::new());
+            for (&id, interest) in &open {
+                let cares = *interest != Interest::Namespace("b".into());
+                assert_eq!(
+                    watchers.unread(id),
+                    cares.then_some(sequence),
+                    "{interest:?}"
+                );
+                watchers.set_unread(id, None);
+            }
+        }
+    }
+}

@@ -27,18 +27,22 @@ pub(crate) struct Window {
     first: Sequence,
     floor: ResourceVersion,
     trigger: Option<usize>,
+    bytes_max: usize,
+    age_max: Duration,
     index: Index<VecDeque<Sequence>>,
     event_bytes: usize,
     frame_bytes: Arc<AtomicUsize>,
 }
 
 impl Window {
-    pub(crate) fn new(trigger: Option<usize>) -> Self {
+    pub(crate) fn new(trigger: Option<usize>, bytes_max: usize, age_max: Duration) -> Self {
         Self {
             events: VecDeque::new(),
             first: 0,
             floor: ResourceVersion::new(0),
             trigger,
+            bytes_max,
+            age_max,
             index: Index::new(),
             event_bytes: 0,
             frame_bytes: Arc::new(AtomicUsize::new(0)),
@@ -67,16 +71,21 @@ impl Window {
         (event, sequence)
     }
 
-    /// Forgets events beyond `bytes` or older than `age`, keeping the newest.
-    pub(crate) fn trim(&mut self, bytes: usize, age: Duration) {
+    /// Forgets events beyond the bytes or the age, keeping the newest.
+    pub(crate) fn trim(&mut self) {
         let now = Instant::now();
         while self.events.len() > 1 {
-            let oldest = &self.events[0];
-            if self.bytes() <= bytes && now.duration_since(oldest.arrived()) <= age {
+            let old = now.duration_since(self.events[0].arrived()) > self.age_max;
+            if !old && !self.is_over() {
                 return;
             }
             self.forget_oldest();
         }
+    }
+
+    /// Whether the events, or frames built since, take more than they may.
+    pub(crate) fn is_over(&self) -> bool {
+        self.bytes() > self.bytes_max
     }
 
     fn forget_oldest(&mut self) {
@@ -205,5 +214,138 @@ impl Window {
             .iter()
             .rev()
             .take_while(move |event| event.resource_version() > resource_version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{pod, pods, rv};
+
+    const ALWAYS: Duration = Duration::from_secs(1 << 30);
+
+    fn window() -> Window {
+        let mut window = Window::new(pods().fields.trigger(), usize::MAX, ALWAYS);
+        window.restart(rv(10));
+        window
+    }
+
+    fn create(window: &mut Window, what: &str, version: u64) {
+        window.push(
+            rv(version),
+            Change::Created {
+                new: Arc::new(pod(what, version)),
+            },
+        );
+    }
+
+    fn remove(window: &mut Window, what: &str, version: u64) {
+        let [old, last] = [1, version].map(|version| Arc::new(pod(what, version)));
+        window.push(rv(version), Change::Removed { old, last });
+    }
+
+    fn read(window: &Window, interest: &Interest, from: Sequence) -> Vec<u64> {
+        let mut events = Vec::new();
+        let mut next = Some(from);
+        while let Some(from) = next {
+            next = window.collect(interest, from, 2, &mut events);
+        }
+        events
+            .iter()
+            .map(|event| event.resource_version().get())
+            .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_floor_is_the_list_then_just_below_the_oldest_event() {
+        let mut window = window();
+        assert_eq!(window.floor(), rv(10));
+        create(&mut window, "a/x", 15);
+        create(&mut window, "a/y", 20);
+        create(&mut window, "a/z", 30);
+        assert_eq!(window.floor(), rv(10), "nothing was forgotten");
+        window.forget_oldest();
+        assert_eq!(window.floor(), rv(19));
+        window.restart(rv(40));
+        assert_eq!(
+            (window.floor(), window.len(), window.bytes()),
+            (rv(40), 0, 0)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_between_events_of_one_version_is_not_offered() {
+        let mut window = window();
+        remove(&mut window, "a/x", 20);
+        remove(&mut window, "a/y", 20);
+        window.forget_oldest();
+        assert_eq!(window.floor(), rv(20), "19 would lose the first");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_reads_exactly_its_own_events() {
+        let mut window = window();
+        for (step, node) in ["n1", "n2", "n1", "n3", "n1"].iter().enumerate() {
+            let namespace = if step % 2 == 0 { "a" } else { "b" };
+            create(
+                &mut window,
+                &format!("{namespace}/x{step} @{node}"),
+                11 + step as u64,
+            );
+        }
+        let old = Arc::new(pod("a/m @n2", 3));
+        window.push(
+            rv(16),
+            Change::Updated {
+                old,
+                new: Arc::new(pod("a/m @n9", 16)),
+            },
+        );
+        let cases = [
+            (Interest::All, vec![11, 12, 13, 14, 15, 16]),
+            (Interest::Namespace("a".into()), vec![11, 13, 15, 16]),
+            (Interest::Name("a/x2".into()), vec![13]),
+            (Interest::Field("n1".into()), vec![11, 13, 15]),
+            (Interest::Field("n2".into()), vec![12, 16]),
+            (Interest::Field("n9".into()), vec![16]),
+            (Interest::Field("n4".into()), vec![]),
+        ];
+        for (interest, versions) in &cases {
+            assert_eq!(read(&window, interest, 0), *versions, "{interest:?}");
+            assert_eq!(window.next(interest, 0).is_some(), !versions.is_empty());
+        }
+        window.forget_oldest();
+        window.forget_oldest();
+        for (interest, versions) in &cases {
+            let kept: Vec<_> = versions
+                .iter()
+                .copied()
+                .filter(|&version| version > 12)
+                .collect();
+            assert_eq!(read(&window, interest, 0), kept, "{interest:?}");
+        }
+        assert_eq!(
+            read(&window, &Interest::All, window.after(rv(14))),
+            [15, 16]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_and_age_forget_the_oldest_but_never_the_newest() {
+        let mut window = window();
+        for version in 11..20 {
+            remove(&mut window, "a/x", version);
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        let each = window.bytes() / 9;
+        window.bytes_max = each * 5;
+        window.trim();
+        assert_eq!(window.len(), 5);
+        (window.bytes_max, window.age_max) = (usize::MAX, Duration::from_secs(30));
+        window.trim();
+        assert_eq!(read(&window, &Interest::All, 0), [17, 18, 19]);
+        (window.bytes_max, window.age_max) = (0, Duration::ZERO);
+        window.trim();
+        assert_eq!(read(&window, &Interest::All, 0), [19]);
     }
 }

@@ -37,10 +37,7 @@ enum State<B> {
     Streaming(EventStream<B>),
     /// Sits out a delay.
     /// Leaves to the state inside.
-    Backoff {
-        delay: Duration,
-        then: Box<State<B>>,
-    },
+    Backoff { delay: Duration, then: Box<Self> },
 }
 
 /// Drives the states.

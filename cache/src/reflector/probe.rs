@@ -71,9 +71,9 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
             limit: Some(limit),
             ..ListRequest::default()
         };
-        let page = match tokio::time::timeout(PROBE_TIMEOUT, self.upstream.page(request)).await {
-            Ok(Ok(page)) => page,
-            Ok(Err(_)) | Err(_) => return Ok(Err(CacheError::NotFresh(NotFresh::Probe))),
+        let page = tokio::time::timeout(PROBE_TIMEOUT, self.upstream.page(request)).await;
+        let Ok(Ok(page)) = page else {
+            return Ok(Err(CacheError::NotFresh(NotFresh::Probe)));
         };
         let target = page.resource_version;
         if let Some(proof) = self.reached(target) {
