@@ -109,7 +109,7 @@ fn gone(request: &Request<'_>, old: &Stored) -> Result<Response, Status> {
         .to_owned();
     let status = Status {
         success: true,
-        details: Some(details),
+        details: Some(Box::new(details)),
         ..Status::default()
     };
     Ok(request.state.answer_status(request.exchange, &status))

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{Request, decode, delete, update};
 use crate::apiserver::body::{Body, Response};
 use crate::apiserver::patch;
-use crate::apiserver::status::{Details, Status};
+use crate::apiserver::status::Status;
 use crate::apiserver::store::{StoreError, Stored, Updated};
 
 pub(super) async fn serve(request: &Request<'_>) -> Result<Response, Status> {
@@ -272,7 +272,7 @@ fn log(request: &Request<'_>) -> Result<Response, Status> {
     {
         let text = format!("pod {} does not have a host assigned", request.name());
         let mut status = Status::bad_request(text);
-        status.details = Some(Details::default());
+        status.details = Some(Box::default());
         return Err(status);
     }
     let text = format!("{} runs nowhere: its kubelet is hollow\n", request.name());

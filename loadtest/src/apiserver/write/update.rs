@@ -249,7 +249,7 @@ impl Patch {
             "application/apply-patch+yaml" => Self::decode_apply(request),
             _ => {
                 let mut status = Status::unsupported_media_type("415: Unsupported Media Type");
-                status.details = Some(Details::default());
+                status.details = Some(Box::default());
                 Err(status)
             }
         }
@@ -370,7 +370,7 @@ fn patch_error(request: &Request<'_>, error: PatchError) -> Status {
             let _ = request;
             status.message =
                 format!("the server rejected our request due to an error in our request: {text}");
-            status.details = Some(Details::default());
+            status.details = Some(Box::default());
             status
         }
     }
@@ -561,10 +561,10 @@ fn apply_conflict(conflicts: &[(String, Vec<String>)]) -> Status {
     };
     let mut status = Status::conflict("", "", "", "");
     status.message = format!("Apply failed with {count} conflict{plural}: {listed}");
-    status.details = Some(Details {
+    status.details = Some(Box::new(Details {
         causes,
         ..Details::default()
-    });
+    }));
     status
 }
 
