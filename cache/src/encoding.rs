@@ -200,4 +200,4 @@ pub fn get_body(object: &Object) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

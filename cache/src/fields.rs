@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 mod builtin;
+mod plain;
 pub(crate) mod shape;
 
 pub(crate) use builtin::Format;
@@ -48,7 +49,7 @@ impl FieldSet {
         if let Some(row) = builtin::special(group, version, resource) {
             return Some(Arc::new(Self::special(row, version)));
         }
-        let refusal = builtin::plain(group, version, resource)?;
+        let refusal = plain::refusal(group, version, resource)?;
         let mut set = Self::new(refusal);
         set.push("metadata.namespace", Source::Namespace);
         Some(Arc::new(set))

@@ -79,7 +79,7 @@ impl Recording {
 }
 
 fn unhex(hex: &str) -> Bytes {
-    let digit = |byte: u8| char::from(byte).to_digit(16).unwrap() as u8;
+    let digit = |byte: u8| char::from(byte).to_digit(16).expect("data is hexadecimal") as u8;
     hex.as_bytes()
         .chunks(2)
         .map(|pair| digit(pair[0]) << 4 | digit(pair[1]))
@@ -87,7 +87,7 @@ fn unhex(hex: &str) -> Bytes {
 }
 
 fn data<T: for<'de> Deserialize<'de>>(text: &str) -> Vec<T> {
-    serde_json::from_str(text).unwrap()
+    serde_json::from_str(text).expect("data has the shape the test declares")
 }
 
 fn objects() -> Vec<Recording> {
@@ -97,7 +97,9 @@ fn objects() -> Vec<Recording> {
 /// The object bytes of a GET body.
 fn full(encoding: Encoding, body: &Bytes) -> &[u8] {
     match encoding {
-        Encoding::Json => body.strip_suffix(b"\n").unwrap(),
+        Encoding::Json => body
+            .strip_suffix(b"\n")
+            .expect("a JSON body ends with a newline"),
         Encoding::Protobuf => body,
     }
 }
@@ -156,7 +158,9 @@ fn a_list_item_is_the_object_of_a_get() {
                     .iter()
                     .filter(|get| !get.list && get.of.resource == list.of.resource)
                     .flat_map(Recording::bodies)
-                    .filter(|(other, body)| *other == encoding && full(encoding, body) == object.bytes())
+                    .filter(|(other, body)| {
+                        *other == encoding && full(encoding, body) == object.bytes()
+                    })
                     .count();
             }
         }
@@ -289,7 +293,7 @@ fn bookmark(
     resource: &Resource,
     frame: &[u8],
 ) -> (ResourceVersion, bool, BookmarkTemplate) {
-    match decode_event(encoding, resource, frame).unwrap() {
+    match decode_event(encoding, resource, frame).expect("a recorded or rebuilt bookmark") {
         WatchEvent::Bookmark {
             resource_version,
             initial_events_end,

@@ -8,15 +8,15 @@
 //! Rejected: serde_json (a third of the speed, since it must visit every value), SIMD scanners (as fast as this only
 //! through `unsafe` interfaces that trust their input).
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use super::DecodeError;
-use super::lift::Captures;
-use crate::fields::shape::{Capture, JsonStep, NodeId, ROOT, Shape};
 
+mod escape;
 mod object;
+mod walk;
 
+pub(super) use escape::unescape;
 pub(super) use object::{
     check_kind, has_type_meta, lift, lift_scanned, replace_resource_version, scan_object,
     without_type_meta,
@@ -92,82 +92,6 @@ impl<'a> Scanner<'a> {
                 Some(b',') => self.at += 1,
                 Some(b']') => break self.at += 1,
                 _ => return Err(self.malformed("JSON array")),
-            }
-        }
-        Ok(())
-    }
-
-    /// Walks one value along the shape, and returns where it stands.
-    pub(super) fn walk(
-        &mut self,
-        shape: &Shape<JsonStep>,
-        captures: &mut Captures,
-    ) -> Result<Range<usize>, DecodeError> {
-        self.walk_node(shape, ROOT, captures)
-    }
-
-    fn walk_node(
-        &mut self,
-        shape: &Shape<JsonStep>,
-        node: NodeId,
-        captures: &mut Captures,
-    ) -> Result<Range<usize>, DecodeError> {
-        if std::mem::replace(&mut captures.visited[node], true) {
-            forget(shape, node, captures);
-        }
-        let token = self.token();
-        let start = self.at;
-        let deeper = !shape.steps(node).is_empty();
-        match (token, shape.capture(node)) {
-            (Some(b'{'), Capture::Labels) => self.labels(captures)?,
-            (Some(b'{'), Capture::Value(_) | Capture::Nothing) if deeper => {
-                self.object(|scanner, key| {
-                    match step(
-                        shape,
-                        node,
-                        |step| matches!(step, JsonStep::Member(name) if **name == *key),
-                    ) {
-                        Some(next) => scanner.walk_node(shape, next, captures).map(drop),
-                        None => scanner.skip().map(drop),
-                    }
-                })?;
-            }
-            (Some(b'['), Capture::Value(_) | Capture::Nothing) if deeper => {
-                let mut first = step(shape, node, |step| *step == JsonStep::First);
-                self.array(|scanner| match first.take() {
-                    Some(next) => scanner.walk_node(shape, next, captures).map(drop),
-                    None => scanner.skip().map(drop),
-                })?;
-            }
-            (_, Capture::Labels) => {
-                if &self.text[self.skip()?] != "null" {
-                    return Err(DecodeError::Field("metadata.labels"));
-                }
-            }
-            (_, Capture::Value(_) | Capture::Nothing) => {
-                self.skip()?;
-            }
-        }
-        if let Capture::Value(slot) = shape.capture(node) {
-            captures.values[slot] = Some(start..self.at);
-        }
-        Ok(start..self.at)
-    }
-
-    fn labels(&mut self, captures: &mut Captures) -> Result<(), DecodeError> {
-        self.expect(b'{', "labels")?;
-        if self.token() == Some(b'}') {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
-            let key = self.key()?;
-            let value = self.skip()?;
-            captures.labels.push((key, value));
-            match self.token() {
-                Some(b',') => self.at += 1,
-                Some(b'}') => break self.at += 1,
-                _ => return Err(self.malformed("labels")),
             }
         }
         Ok(())
@@ -379,75 +303,6 @@ impl<'a> Scanner<'a> {
 
     fn malformed(&self, what: &'static str) -> DecodeError {
         DecodeError::Malformed { what, at: self.at }
-    }
-}
-
-fn step(
-    shape: &Shape<JsonStep>,
-    node: NodeId,
-    wanted: impl Fn(&JsonStep) -> bool,
-) -> Option<NodeId> {
-    shape
-        .steps(node)
-        .iter()
-        .find(|(step, _)| wanted(step))
-        .map(|&(_, next)| next)
-}
-
-/// A key came twice: what the first one held does not count.
-fn forget(shape: &Shape<JsonStep>, node: NodeId, captures: &mut Captures) {
-    match shape.capture(node) {
-        Capture::Value(slot) => captures.values[slot] = None,
-        Capture::Labels => captures.labels.clear(),
-        Capture::Nothing => {}
-    }
-    for &(_, next) in shape.steps(node) {
-        forget(shape, next, captures);
-    }
-}
-
-/// The text of a string as [`Scanner`] accepted it, given with its quotes.
-pub(super) fn unescape(quoted: &str) -> Cow<'_, str> {
-    let inner = &quoted[1..quoted.len() - 1];
-    if !inner.contains('\\') {
-        return Cow::Borrowed(inner);
-    }
-    let mut text = String::with_capacity(inner.len());
-    let mut rest = inner;
-    while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
-        let (character, length) = unescape_one(&rest[at..]);
-        text.push(character);
-        rest = &rest[at + length..];
-    }
-    text.push_str(rest);
-    Cow::Owned(text)
-}
-
-/// The character an escape stands for, and the escape's length.
-fn unescape_one(escape: &str) -> (char, usize) {
-    let simple = match escape.as_bytes()[1] {
-        b'b' => '\u{8}',
-        b'f' => '\u{c}',
-        b'n' => '\n',
-        b'r' => '\r',
-        b't' => '\t',
-        b'u' => return unescape_unicode(escape),
-        other => char::from(other),
-    };
-    (simple, 2)
-}
-
-fn unescape_unicode(escape: &str) -> (char, usize) {
-    let unit = |at: usize| {
-        let hex = escape.get(at..at + 6)?.strip_prefix("\\u")?;
-        u16::from_str_radix(hex, 16).ok()
-    };
-    let first = unit(0).expect("the scanner checked the four digits");
-    let pair = [first, unit(6).unwrap_or(0)];
-    match char::decode_utf16(pair).next() {
-        Some(Ok(character)) => (character, 6 * character.len_utf16()),
-        Some(Err(_)) | None => (char::REPLACEMENT_CHARACTER, 6),
     }
 }
 

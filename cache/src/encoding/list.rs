@@ -328,7 +328,7 @@ fn protobuf_head(resource: &Resource, meta: &ListMeta<'_>, items_len: usize) -> 
 pub fn list_item_len(object: &Object) -> usize {
     let item = object.item().len();
     match object.encoding() {
-        Encoding::Json if item == 0 => json::without_type_meta(object.bytes()).len(),
+        Encoding::Json if item == 0 => 1 + json::without_type_meta(object.bytes()).len(),
         Encoding::Json => 1 + item,
         Encoding::Protobuf => 1 + varint_len(item as u64) + item,
     }
