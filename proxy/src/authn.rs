@@ -15,6 +15,7 @@ mod review;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod token;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -84,7 +85,7 @@ pub(crate) struct Identity {
     pub(crate) user: Arc<UserInfo>,
     /// By what.
     pub(crate) credential: Credential,
-    /// A `Warning` text the answer must carry.
+    /// The value of a `Warning` header the answer must carry.
     pub(crate) warning: Option<&'static str>,
 }
 
@@ -175,8 +176,10 @@ impl<R: Reviews> Authenticator<R> {
             Ok(None) => None,
             Err(error) => Some(error),
         };
-        if let Bearer::Token(token) = bearer {
-            match self.tokens.user(&token, &settings.token_review).await {
+        match bearer {
+            Bearer::None | Bearer::Misplaced => {}
+            Bearer::Malformed(reason) => failure = Some(AuthnError::Rejected(reason.to_owned())),
+            Bearer::Token(token) => match self.tokens.user(&token, &settings.token_review).await {
                 Ok(user) => {
                     return Ok(Identity {
                         user,
@@ -185,7 +188,7 @@ impl<R: Reviews> Authenticator<R> {
                     });
                 }
                 Err(error) => failure = Some(error),
-            }
+            },
         }
         match failure {
             Some(error) => Err(error),

@@ -22,6 +22,7 @@ use self::access::{AccessReviews, Verdict};
 pub(crate) use self::attributes::Attributes;
 use crate::authn::{ReviewError, Reviewer, Reviews};
 use crate::memo::Origin;
+use crate::request::RequestInfo;
 use crate::status::Status;
 
 const MASTERS: &str = "system:masters";
@@ -41,7 +42,12 @@ impl Permit {
         &self.attributes
     }
 
-    /// When the decision should be made again. The apiserver lets a running watch go on.
+    /// Whether this is the permit for that request, selectors included.
+    pub(crate) fn covers(&self, info: &RequestInfo) -> bool {
+        self.attributes == Attributes::new(Arc::clone(&self.attributes.user), info)
+    }
+
+    /// When a request that still runs should be decided about again. The apiserver never does.
     pub(crate) const fn expires_at(&self) -> Instant {
         self.expires_at
     }

@@ -5,10 +5,11 @@
 //! parameters (as `endpoints/handlers/negotiation`, 1.36). Errors are negotiated a second time with
 //! neither step's transforms; when that fails they are indented JSON.
 //!
-//! Refuses CBOR, which is alpha and off by default, and headers of more than [`CLAUSES_MAX`]
-//! clauses: Go sorts those with another algorithm, and the comparator is no order.
+//! Refuses CBOR, which is alpha and off by default, and headers that are not ASCII or have more
+//! than [`CLAUSES_MAX`] clauses: Go sorts those with another algorithm, and the comparator is no
+//! order.
 //!
-//! Invariant: a result other than [`NotAcceptable::TooManyClauses`] is what the apiserver would
+//! Invariant: a result other than [`NotAcceptable::Unclear`] is what the apiserver would
 //! have chosen for the same headers.
 
 mod accept;
@@ -21,6 +22,9 @@ use crate::status::{ErrorFormat, Status};
 
 /// Clauses beyond which the order of Go's sort is not reproduced; callers forward the request.
 const CLAUSES_MAX: usize = 12;
+
+/// A header nobody can serve.
+const UNKNOWN: &str = "?/?";
 
 /// A body smaller than or as long as this is never compressed, in bytes.
 pub(crate) const GZIP_THRESHOLD: usize = 128 * 1024;
@@ -117,8 +121,8 @@ pub(crate) enum NotAcceptable {
     #[error("the media type chosen does not stream")]
     Stream,
     /// Not for us to decide: forward the request.
-    #[error("the Accept header has more than {CLAUSES_MAX} clauses")]
-    TooManyClauses,
+    #[error("the Accept header is not ASCII or has more than {CLAUSES_MAX} clauses")]
+    Unclear,
 }
 
 impl NotAcceptable {
@@ -142,7 +146,7 @@ impl NotAcceptable {
                 "only the following media types are accepted: application/json;stream=watch, ",
                 "application/vnd.kubernetes.protobuf;stream=watch",
             ))),
-            Self::TooManyClauses => None,
+            Self::Unclear => None,
         }
     }
 }
@@ -156,7 +160,7 @@ pub(crate) fn negotiate(
     query: &Query,
     endpoint: Endpoint,
 ) -> Result<Negotiated, NotAcceptable> {
-    let accept = first(headers, &header::ACCEPT);
+    let accept = first(headers, header::ACCEPT).ok_or(NotAcceptable::Unclear)?;
     if !endpoint.custom && !routed(accept) {
         let streams = endpoint.action != Action::Get;
         return Err(NotAcceptable::Router { streams });
@@ -188,7 +192,8 @@ impl ErrorFormat {
     /// Chooses the form of an error: as the handler does, but without transforms and server
     /// versions, and indented JSON when nothing fits.
     pub(crate) fn negotiate(headers: &HeaderMap, query: &Query) -> Self {
-        let chosen = choose(first(headers, &header::ACCEPT), |clause, _| {
+        let accept = first(headers, header::ACCEPT).unwrap_or(UNKNOWN);
+        let chosen = choose(accept, |clause, _| {
             (matches!(clause.transform, accept::Wanted::Own) && clause.server_version.is_none())
                 .then_some(Transform::None)
         });
@@ -204,7 +209,8 @@ impl ErrorFormat {
 
 /// Whether the client takes gzip: a token of the first `Accept-Encoding` line is exactly `gzip`.
 pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
-    first(headers, &header::ACCEPT_ENCODING)
+    first(headers, header::ACCEPT_ENCODING)
+        .unwrap_or_default()
         .split(',')
         .any(|token| token.trim() == "gzip")
 }
@@ -213,7 +219,11 @@ pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
 fn routed(accept: &str) -> bool {
     accept.is_empty()
         || accept.split(',').any(|element| {
-            let bare = element.split(';').next().unwrap_or_default().trim();
+            let bare = element
+                .split(';')
+                .next()
+                .unwrap_or_default()
+                .trim_matches(' ');
             bare == "*/*" || SERVED.iter().any(|media| media.content_type() == bare)
         })
 }
@@ -231,7 +241,7 @@ fn choose(
     }
     let clauses = clauses(accept);
     if clauses.len() > CLAUSES_MAX {
-        return Err(NotAcceptable::TooManyClauses);
+        return Err(NotAcceptable::Unclear);
     }
     for clause in &clauses {
         for media in SERVED {
@@ -257,7 +267,7 @@ fn prefers_pretty(headers: &HeaderMap, query: &Query) -> bool {
     match query.first("pretty") {
         Some(value) if !value.is_empty() => parse_bool(value).unwrap_or(false),
         Some(_) | None => {
-            let agent = first(headers, &header::USER_AGENT);
+            let agent = first(headers, header::USER_AGENT).unwrap_or_default();
             ["curl", "Wget", "Mozilla/5.0"]
                 .iter()
                 .any(|prefix| agent.starts_with(prefix))
@@ -265,12 +275,11 @@ fn prefers_pretty(headers: &HeaderMap, query: &Query) -> bool {
     }
 }
 
-/// The first line of a header, empty if there is none. A line that is not ASCII reads as a type
-/// nobody serves.
-fn first<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
+/// The first line of a header, empty if there is none; `None` if it is not ASCII.
+fn first(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers
         .get(name)
-        .map_or("", |value| value.to_str().unwrap_or("\u{fffd}"))
+        .map_or(Some(""), |value| value.to_str().ok())
 }
 
 #[cfg(test)]

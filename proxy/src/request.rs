@@ -16,6 +16,8 @@ mod options;
 mod query;
 mod scalar;
 
+use http::{HeaderMap, HeaderName, header};
+
 pub(crate) use self::info::{RequestInfo, RequestInfoError, Verb};
 pub(crate) use self::options::{GetOptions, ListOptions, MATCH_EXACT, MATCH_NOT_OLDER_THAN};
 pub(crate) use self::query::Query;
@@ -38,6 +40,10 @@ pub(crate) enum Doubt {
     Query,
     /// A parameter this version of the proxy does not know, or whose meaning depends on a gate.
     Parameter,
+    /// An `Impersonate-*` header.
+    Impersonation,
+    /// A request for another protocol, such as a watch over a WebSocket.
+    Upgrade,
 }
 
 impl Doubt {
@@ -51,7 +57,20 @@ impl Doubt {
             Self::Path => "path",
             Self::Query => "query",
             Self::Parameter => "parameter",
+            Self::Impersonation => "impersonation",
+            Self::Upgrade => "upgrade",
         }
+    }
+
+    /// What in the headers only the apiserver can judge.
+    pub(crate) fn of_headers(headers: &HeaderMap) -> Option<Self> {
+        let impersonates = |name: &HeaderName| name.as_str().starts_with("impersonate-");
+        if headers.keys().any(impersonates) {
+            return Some(Self::Impersonation);
+        }
+        headers
+            .contains_key(header::UPGRADE)
+            .then_some(Self::Upgrade)
     }
 }
 

@@ -18,12 +18,12 @@ mod yaml;
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 pub(crate) use self::catalogue::{Refused, TooLarge};
 pub(crate) use self::gotext::quote;
-use crate::body::Body;
 use crate::negotiate::Media;
 
 /// An error as a client sees it.
@@ -148,14 +148,9 @@ impl Status {
     }
 
     /// The whole response: code, headers and body. `Audit-Id` is the handler's.
-    pub(crate) fn into_response(self, format: &ErrorFormat) -> Response<Body> {
-        self.into_parts(format).map(Body::full)
-    }
-
-    /// [`Self::into_response`] with the body at hand.
-    pub(crate) fn into_parts(self, format: &ErrorFormat) -> Response<Vec<u8>> {
+    pub(crate) fn into_response(self, format: &ErrorFormat) -> Response<Bytes> {
         let (content_type, body) = self.body(format.0);
-        let mut response = Response::new(body);
+        let mut response = Response::new(Bytes::from(body));
         *response.status_mut() =
             StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();

@@ -428,3 +428,51 @@ async fn a_review_that_does_not_come_ends_at_the_timeout() {
     assert!(matches!(failed, Err(AuthnError::Review(error)) if *error == ReviewError::Timeout));
     assert_eq!(start.elapsed(), Duration::from_secs(10));
 }
+
+#[tokio::test]
+async fn a_websocket_may_bring_its_token_as_a_subprotocol() {
+    // The token is "t.o.k".
+    let table = [
+        (
+            "base64url.bearer.authorization.k8s.io.dC5vLms, v4.channel.k8s.io",
+            Some("t.o.k"),
+        ),
+        ("v4.channel.k8s.io", None),
+        (
+            "base64url.bearer.authorization.k8s.io., v4.channel.k8s.io",
+            None,
+        ),
+    ];
+    for (protocols, token) in table {
+        let script = Scripted::new([Ok(accepted("sa"))]);
+        let identity = websocket(&script, protocols).await.unwrap();
+        let anonymous = identity.credential == Credential::Anonymous;
+        assert_eq!(anonymous, token.is_none(), "{protocols}");
+        let asked = script.asked();
+        let reviewed = asked
+            .first()
+            .map(|(_, body)| body["spec"]["token"].as_str().unwrap());
+        assert_eq!(reviewed, token, "{protocols}");
+    }
+    let refused = [
+        "base64url.bearer.authorization.k8s.io.dC5vLms",
+        "base64url.bearer.authorization.k8s.io.!, v4.channel.k8s.io",
+        "base64url.bearer.authorization.k8s.io.dA,base64url.bearer.authorization.k8s.io.dA,x",
+    ];
+    for protocols in refused {
+        let error = websocket(&Scripted::default(), protocols)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, AuthnError::Rejected(_)), "{protocols}");
+    }
+}
+
+async fn websocket(script: &Scripted, protocols: &str) -> Result<Identity, AuthnError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocols.parse().unwrap());
+    authenticator(script)
+        .authenticate(&headers, &ClientCertificate::None, &settings(true))
+        .await
+}

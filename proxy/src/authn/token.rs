@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use rustls::crypto::aws_lc_rs;
@@ -25,19 +27,32 @@ const REFUSAL_WITH_ERROR_TTL: Duration = Duration::from_secs(1);
 /// Longer ones are refused unread; Go's server limits all headers to 1 MiB.
 const TOKEN_BYTES_MAX: usize = 256 << 10;
 
-/// What the `Authorization` header says.
+/// Marks a WebSocket subprotocol as a token; browsers cannot send `Authorization`.
+const SUBPROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// What the headers say about a token.
 pub(super) enum Bearer {
     /// No token.
     None,
     /// A second blank in front of the token makes the apiserver ignore it, with a warning.
     Misplaced,
+    /// Something that should be a token and is none.
+    Malformed(&'static str),
     /// A token.
     Token(Zeroizing<String>),
 }
 
 impl Bearer {
-    /// Reads the first `Authorization` line, as the apiserver's `bearertoken.go`.
+    /// Reads the first `Authorization` line, then the subprotocols of a WebSocket request.
     pub(super) fn from_headers(headers: &HeaderMap) -> Self {
+        match Self::authorization(headers) {
+            Self::None if is_websocket(headers) => Self::subprotocol(headers),
+            found => found,
+        }
+    }
+
+    /// As the apiserver's `bearertoken.go`.
+    fn authorization(headers: &HeaderMap) -> Self {
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             return Self::None;
         };
@@ -56,16 +71,54 @@ impl Bearer {
         }
     }
 
-    /// The text of the `Warning` header the answer carries.
+    /// As the apiserver's `websocket/protocol.go`: one token, and another protocol to agree on.
+    fn subprotocol(headers: &HeaderMap) -> Self {
+        let (mut token, mut others) = (None, false);
+        let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
+        let protocols = lines
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(','));
+        for protocol in protocols {
+            match protocol.trim().strip_prefix(SUBPROTOCOL) {
+                None => others = true,
+                Some(_) if token.is_some() => return Self::Malformed("several WebSocket tokens"),
+                Some(encoded) => token = Some(encoded),
+            }
+        }
+        let decoded = match token.map(|token| URL_SAFE_NO_PAD.decode(token)) {
+            None => return Self::None,
+            Some(Ok(bytes)) => String::from_utf8(bytes).ok(),
+            Some(Err(_)) => None,
+        };
+        match decoded.map(Zeroizing::new) {
+            None => Self::Malformed("the WebSocket token is no base64url text"),
+            Some(token) if token.is_empty() => Self::None,
+            Some(_) if !others => Self::Malformed("a WebSocket token without another subprotocol"),
+            Some(token) => Self::Token(token),
+        }
+    }
+
+    /// The value of the `Warning` header the answer carries.
     pub(super) const fn warning(&self) -> Option<&'static str> {
         match self {
             Self::Misplaced => Some(
-                "the provided Authorization header contains extra space before the bearer token, \
-                 and is ignored",
+                "299 - \"the provided Authorization header contains extra space before the bearer \
+                 token, and is ignored\"",
             ),
-            Self::None | Self::Token(_) => None,
+            Self::None | Self::Malformed(_) | Self::Token(_) => None,
         }
     }
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    let has = |name, token: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.to_ascii_lowercase().contains(token))
+    };
+    has(header::CONNECTION, "upgrade") && has(header::UPGRADE, "websocket")
 }
 
 /// Reviews of tokens, remembered by a keyed hash.

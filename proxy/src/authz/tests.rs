@@ -323,3 +323,27 @@ async fn an_evaluation_error_beside_an_allow_does_not_matter() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn a_permit_covers_the_request_it_was_given_for_and_no_other() {
+    let info = |target: &str| {
+        let uri: Uri = target.parse().unwrap();
+        let query = Query::parse(uri.query().unwrap_or_default());
+        RequestInfo::parse(&Method::GET, &uri, &query).unwrap()
+    };
+    let target = "/api/v1/namespaces/a/pods?labelSelector=app%3Dx";
+    let script = Scripted::new([allowed()]);
+    let permit = authorizer(&script)
+        .authorize(&alice(target), &SETTINGS)
+        .await
+        .unwrap();
+    assert!(permit.covers(&info(target)));
+    for other in [
+        "/api/v1/namespaces/a/pods",
+        "/api/v1/namespaces/a/pods?labelSelector=app%3Dy",
+        "/api/v1/namespaces/b/pods?labelSelector=app%3Dx",
+        "/api/v1/namespaces/a/pods?labelSelector=app%3Dx&watch=1",
+    ] {
+        assert!(!permit.covers(&info(other)), "{other}");
+    }
+}

@@ -21,212 +21,82 @@ fn query(target: &str) -> Query {
     Query::parse(target.split_once('?').map_or("", |(_, query)| query))
 }
 
+/// target, verb, version, namespace, resource, name, subresource; `-` is empty.
+const PATHS: &str = "
+/api/v1/pods                                      list    v1       -  pods         -  -
+/api/v1/pods/                                     list    v1       -  pods         -  -
+/api/v1/pods?watch                                watch   v1       -  pods         -  -
+/api/v1/pods?watch=                               watch   v1       -  pods         -  -
+/api/v1/pods?watch=no                             watch   v1       -  pods         -  -
+/api/v1/pods?watch=False                          list    v1       -  pods         -  -
+/api/v1/pods?watch=0                              list    v1       -  pods         -  -
+/api/v1/pods?watch=1&watch=0                      watch   v1       -  pods         -  -
+/api/v1/pods?watch=0&watch=1                      list    v1       -  pods         -  -
+/api/v1/namespaces/a/pods/x                       get     v1       a  pods         x  -
+/api/v1/namespaces/a/pods/x?watch=1               get     v1       a  pods         x  -
+/api/v1/namespaces                                list    v1       -  namespaces   -  -
+/api/v1/namespaces/a                              get     v1       a  namespaces   a  -
+/api/v1/namespaces/a/status                       get     v1       a  namespaces   a  status
+/api/v1/namespaces/a/finalize                     get     v1       a  namespaces   a  finalize
+/api/v1/pods?fieldSelector=metadata.name%3Dx      list    v1       -  pods         x  -
+/api/v1/pods/x                                    get     v1       -  pods         x  -
+/api/v1/namespaces/a/nodes                        list    v1       a  nodes        -  -
+/api/v1/watch/pods                                watch   v1       -  pods         -  -
+/api/v1/watch/namespaces/a/pods/x                 watch   v1       a  pods         x  -
+/api/v1/watch/namespaces/a                        watch   v1       a  namespaces   a  -
+/api/v1/proxy/nodes/n/x/y                         proxy   v1       -  nodes        n  -
+/api/v1/namespaces//configmaps                    list    v1       -  configmaps   -  -
+//api/v1/pods                                     list    v1       -  pods         -  -
+/api/v1//pods                                     get     v1       -  -            pods  -
+/api/v1/namespaces/a/../a/configmaps              get     v1       a  ..           a  configmaps
+/api/v1/namespaces/a/./configmaps                 get     v1       a  .            configmaps  -
+/apis/apps/v1/deployments                         list    apps/v1  -  deployments  -  -
+/apis/apps/v1/namespaces/a/deployments/d/scale    get     apps/v1  a  deployments  d  scale
+/api/v1/namespaces/a/configmaps/a/b/c             get     v1       a  configmaps   a  b
+/api/v1/namespaces/a/pods%2Fx                     get     v1       a  pods         x  -
+/api/v1/pods?limit=abc                            list    v1       -  pods         -  -
+/api/v1/pods?limit=abc&watch                      watch   v1       -  pods         -  -
+/api/v1/pods?limit=abc&watch=FALSE                list    v1       -  pods         -  -
+/api/v1/pods?fieldSelector=metadata.name=x&limit= list    v1       -  pods         -  -
+";
+
 #[test]
 fn paths_read_as_the_apiserver_reads_them() {
-    // target, verb, group/version, namespace, resource, name, subresource
-    let table = [
-        ("/api/v1/pods", "list", "v1", "", "pods", "", ""),
-        ("/api/v1/pods/", "list", "v1", "", "pods", "", ""),
-        ("/api/v1/pods?watch", "watch", "v1", "", "pods", "", ""),
-        ("/api/v1/pods?watch=no", "watch", "v1", "", "pods", "", ""),
-        ("/api/v1/pods?watch=False", "list", "v1", "", "pods", "", ""),
-        (
-            "/api/v1/pods?watch=1&watch=0",
-            "watch",
-            "v1",
-            "",
-            "pods",
-            "",
-            "",
-        ),
-        (
-            "/api/v1/pods?watch=0&watch=1",
-            "list",
-            "v1",
-            "",
-            "pods",
-            "",
-            "",
-        ),
-        (
-            "/api/v1/namespaces/a/pods/x",
-            "get",
-            "v1",
-            "a",
-            "pods",
-            "x",
-            "",
-        ),
-        (
-            "/api/v1/namespaces/a/pods/x?watch=1",
-            "get",
-            "v1",
-            "a",
-            "pods",
-            "x",
-            "",
-        ),
-        ("/api/v1/namespaces", "list", "v1", "", "namespaces", "", ""),
-        (
-            "/api/v1/namespaces/a",
-            "get",
-            "v1",
-            "a",
-            "namespaces",
-            "a",
-            "",
-        ),
-        (
-            "/api/v1/namespaces/a/status",
-            "get",
-            "v1",
-            "a",
-            "namespaces",
-            "a",
-            "status",
-        ),
-        (
-            "/api/v1/namespaces/a/finalize",
-            "get",
-            "v1",
-            "a",
-            "namespaces",
-            "a",
-            "finalize",
-        ),
-        ("/api/v1/pods/x", "get", "v1", "", "pods", "x", ""),
-        (
-            "/api/v1/namespaces/a/nodes",
-            "list",
-            "v1",
-            "a",
-            "nodes",
-            "",
-            "",
-        ),
-        ("/api/v1/watch/pods", "watch", "v1", "", "pods", "", ""),
-        (
-            "/api/v1/watch/namespaces/a/pods/x",
-            "watch",
-            "v1",
-            "a",
-            "pods",
-            "x",
-            "",
-        ),
-        (
-            "/api/v1/watch/namespaces/a",
-            "watch",
-            "v1",
-            "a",
-            "namespaces",
-            "a",
-            "",
-        ),
-        (
-            "/api/v1/proxy/nodes/n/x/y",
-            "proxy",
-            "v1",
-            "",
-            "nodes",
-            "n",
-            "",
-        ),
-        (
-            "/api/v1/namespaces//configmaps",
-            "list",
-            "v1",
-            "",
-            "configmaps",
-            "",
-            "",
-        ),
-        ("//api/v1/pods", "list", "v1", "", "pods", "", ""),
-        ("/api/v1//pods", "get", "v1", "", "", "pods", ""),
-        (
-            "/api/v1/namespaces/a/../a/configmaps",
-            "get",
-            "v1",
-            "a",
-            "..",
-            "a",
-            "configmaps",
-        ),
-        (
-            "/apis/apps/v1/deployments",
-            "list",
-            "apps/v1",
-            "",
-            "deployments",
-            "",
-            "",
-        ),
-        (
-            "/apis/apps/v1/namespaces/a/deployments/d/scale",
-            "get",
-            "apps/v1",
-            "a",
-            "deployments",
-            "d",
-            "scale",
-        ),
-        (
-            "/api/v1/namespaces/a/configmaps/a/b/c",
-            "get",
-            "v1",
-            "a",
-            "configmaps",
-            "a",
-            "b",
-        ),
-        (
-            "/api/v1/namespaces/a/pods%2Fx",
-            "get",
-            "v1",
-            "a",
-            "pods",
-            "x",
-            "",
-        ),
-        ("/api/v1/pods?limit=abc", "list", "v1", "", "pods", "", ""),
-        (
-            "/api/v1/pods?limit=abc&watch",
-            "watch",
-            "v1",
-            "",
-            "pods",
-            "",
-            "",
-        ),
-        (
-            "/api/v1/pods?limit=abc&watch=FALSE",
-            "list",
-            "v1",
-            "",
-            "pods",
-            "",
-            "",
-        ),
-    ];
-    for (target, verb, group_version, namespace, resource, name, subresource) in table {
-        let info = parse(target).unwrap();
-        assert!(info.is_resource, "{target}");
-        let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
-        let got = (
+    for row in PATHS.lines().skip(1) {
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        let info = parse(cells[0]).unwrap();
+        assert!(info.is_resource, "{row}");
+        let version = if info.group.is_empty() {
+            info.version.clone()
+        } else {
+            format!("{}/{}", info.group, info.version)
+        };
+        let parts = [
             info.verb.as_str(),
-            info.group.as_str(),
-            info.version.as_str(),
-            info.namespace.as_str(),
-            info.resource.as_str(),
-            info.name.as_str(),
-            info.subresource.as_str(),
-        );
-        assert_eq!(
-            got,
-            (verb, group, version, namespace, resource, name, subresource),
-            "{target}"
-        );
+            &version,
+            &info.namespace,
+            &info.resource,
+            &info.name,
+            &info.subresource,
+        ];
+        let got = parts.map(|part| if part.is_empty() { "-" } else { part });
+        assert_eq!(got.as_slice(), &cells[1..], "{row}");
     }
+}
+
+#[test]
+fn impersonation_and_upgrades_are_left_to_the_apiserver() {
+    let doubt = |name: &'static str| {
+        Doubt::of_headers(
+            &[(http::HeaderName::from_static(name), "x".parse().unwrap())]
+                .into_iter()
+                .collect(),
+        )
+    };
+    assert_eq!(doubt("impersonate-user"), Some(Doubt::Impersonation));
+    assert_eq!(doubt("impersonate-extra-a"), Some(Doubt::Impersonation));
+    assert_eq!(doubt("upgrade"), Some(Doubt::Upgrade));
+    assert_eq!(doubt("x-remote-user"), None);
 }
 
 #[test]
@@ -441,7 +311,7 @@ fn recorded_options_are_judged_as_the_apiserver_did() {
             "application/yaml" => (Media::Yaml, case.body.into_bytes()),
             _ => (Media::Json { pretty: false }, case.body.into_bytes()),
         };
-        let response = status.into_parts(&ErrorFormat(media));
+        let response = status.into_response(&ErrorFormat(media));
         assert_eq!(
             String::from_utf8_lossy(response.body()),
             String::from_utf8_lossy(&want),

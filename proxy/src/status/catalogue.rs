@@ -1,6 +1,7 @@
 //! One constructor per error of the apiserver's catalogue that a proxy answers itself.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::gotext::{quote, sanitize};
 use super::{Cause, Details, Form, Status};
@@ -208,6 +209,13 @@ impl Status {
             |cause| format!("storage is (re)initializing: {cause}"),
         );
         Self::too_many_requests(message, retry_after_seconds)
+    }
+
+    /// What the apiserver's cache tells clients to wait, in seconds, when it has not been ready
+    /// for so long: e^(0.06·seconds), between 1 and 30.
+    pub(crate) fn initializing_retry_after(not_ready_for: Duration) -> u32 {
+        // The cast truncates as Go's and saturates.
+        ((0.06 * not_ready_for.as_secs_f64()).exp() as u32).clamp(1, 30)
     }
 
     /// 429 as a Status: a limit of the proxy was reached.

@@ -24,7 +24,7 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 fn compact(status: Status) -> String {
-    String::from_utf8(status.into_parts(&COMPACT).body().clone()).unwrap()
+    String::from_utf8(status.into_response(&COMPACT).body().to_vec()).unwrap()
 }
 
 fn yaml(status: &Status) -> String {
@@ -71,7 +71,7 @@ fn recorded_refusals_are_reproduced_byte_for_byte() {
             "application/yaml" => (Media::Yaml, case.body.clone().into_bytes()),
             _ => (Media::Protobuf, base64(&case.body_base64)),
         };
-        let response = status.into_parts(&ErrorFormat(format));
+        let response = status.into_response(&ErrorFormat(format));
         let got = String::from_utf8_lossy(response.body());
         assert_eq!(
             response.body(),
@@ -189,7 +189,7 @@ fn texts_are_never_negotiated() {
         ),
     ];
     for (status, code, body, nosniff) in table {
-        let response = status.into_parts(&ErrorFormat(Media::Protobuf));
+        let response = status.into_response(&ErrorFormat(Media::Protobuf));
         assert_eq!(response.status(), code);
         assert_eq!(std::str::from_utf8(response.body()), Ok(body));
         assert_eq!(
@@ -221,13 +221,29 @@ fn retry_after_is_sent_where_the_client_may_retry() {
     ];
     for (status, want) in table {
         let message = status.message().to_owned();
-        let response = status.into_parts(&COMPACT);
+        let response = status.into_response(&COMPACT);
         let got = response
             .headers()
             .get("retry-after")
             .map(|value| value.to_str().unwrap());
         assert_eq!(got, want, "{message}");
         assert_eq!(response.headers()["cache-control"], "no-cache, private");
+    }
+}
+
+#[test]
+fn the_longer_a_cache_is_not_ready_the_longer_clients_wait() {
+    for (seconds, want) in [
+        (0, 1),
+        (11, 1),
+        (12, 2),
+        (30, 6),
+        (56, 28),
+        (57, 30),
+        (9999, 30),
+    ] {
+        let got = Status::initializing_retry_after(std::time::Duration::from_secs(seconds));
+        assert_eq!(got, want, "{seconds} s");
     }
 }
 
