@@ -16,6 +16,7 @@
 mod credentials;
 mod dial;
 mod pool;
+mod refusal;
 mod response;
 mod server;
 
@@ -46,6 +47,7 @@ use self::{
     server::{Address, Availability, Standing},
 };
 
+pub(crate) use self::refusal::Refusal;
 pub(crate) use self::response::ResponseBody;
 
 /// Where the apiservers are and who the proxy is to them.

@@ -1,0 +1,58 @@
+//! What an apiserver's error answer says.
+
+use http::{HeaderMap, Response, header};
+use serde::Deserialize;
+
+use super::ResponseBody;
+
+/// The largest error body that is read, in bytes.
+const BODY_BYTES: usize = 64 << 10;
+
+/// An answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// HTTP status.
+    pub(crate) code: u16,
+    /// `reason` of the Status; empty if the body is none, or not in JSON.
+    pub(crate) reason: String,
+    /// Its message.
+    pub(crate) message: String,
+    /// Whole seconds from `Retry-After`.
+    pub(crate) retry_after: Option<u32>,
+}
+
+impl Refusal {
+    /// Reads the body. One that breaks off or is no Status still has a code.
+    pub(crate) async fn read(response: Response<ResponseBody>) -> Self {
+        let code = response.status().as_u16();
+        let retry_after = retry_after(response.headers());
+        let body = response
+            .into_body()
+            .bytes(BODY_BYTES)
+            .await
+            .unwrap_or_default();
+        let StatusBody { reason, message } = serde_json::from_slice(&body).unwrap_or_default();
+        Self {
+            code,
+            reason,
+            message,
+            retry_after,
+        }
+    }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<u32> {
+    headers
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct StatusBody {
+    reason: String,
+    message: String,
+}
