@@ -1,1 +1,480 @@
-//! Placeholder.
+//! The caches that are open: one for each resource and encoding somebody asked for.
+//!
+//! Owns: which caches exist, when they are opened (at start for what the configuration preloads, at
+//! first use for the rest), why a resource is not cached, and when a cache is closed (idle, refused
+//! or removed upstream, over its budget, its definition changed).
+//! Refuses: to decide what a request means, and to answer one. It hands out a [`WatchCache`].
+//! Invariant: at most one cache, and so one upstream watch, per resource and encoding; every cache
+//! has exactly one task, tracked by the drain, and is out of the map before that task ends.
+//!
+//! ```text
+//!   find ──► open? ──yes──► ready? ──yes──► Cached
+//!              │no             └─no──► wait a little ──► Cached | NotReady
+//!              └─► refused lately? configured away? not eligible? ──► Uncached(why)
+//!                  else open: reflector task until idle, denied, gone, over budget, changed
+//! ```
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+use watershed_cache::{
+    Options, Reflector, ReflectorOptions, ReflectorStatus, Resource, WatchCache, Writer,
+    encoding::Encoding,
+};
+use watershed_config::{Live, ResourceSettings};
+
+use crate::{
+    discovery::{Discovered, Discovery, GroupVersionResource, Ineligible},
+    drain::Drain,
+    metrics::{CacheLabels, Metrics},
+    request::RequestInfo,
+    upstream::Upstream,
+};
+
+mod lister;
+mod preload;
+
+use lister::UpstreamLister;
+
+/// How long a first request waits for the cache it opened before it is told to come back.
+const OPENING_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a resource that could not be cached is passed through before it is tried again.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+
+/// How often an open cache is looked at: is it idle, has its definition changed. Shorter when the idle time is.
+const INSPECTION: Duration = Duration::from_secs(10);
+
+/// Caches open at once. A cluster has some hundred resources; more means somebody is making them up.
+const OPEN_MAX: usize = 2048;
+
+/// Why a request is not answered from a cache. A metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Uncached {
+    /// The configuration passes this resource or encoding through.
+    Configured,
+    /// Discovery says it cannot be cached.
+    Ineligible,
+    /// It was tried a moment ago and could not be: refused, over budget, gone.
+    Refused,
+    /// It is being filled.
+    NotReady,
+}
+
+impl Uncached {
+    /// The label.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Configured => "configured",
+            Self::Ineligible => "ineligible",
+            Self::Refused => "refused",
+            Self::NotReady => "not-ready",
+        }
+    }
+}
+
+/// Names one cache.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct CacheKey {
+    /// The resource.
+    pub(crate) gvr: GroupVersionResource,
+    /// How its bytes are encoded.
+    pub(crate) encoding: Encoding,
+}
+
+/// An open cache and what belongs to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Cached {
+    /// The cache, ready when it was handed out.
+    pub(crate) cache: WatchCache,
+    /// `Warning` headers the apiserver puts on answers about this resource.
+    pub(crate) warnings: Warnings,
+    key: CacheKey,
+    definition: Arc<str>,
+    stop: CancellationToken,
+}
+
+/// The `Warning` headers last seen upstream, shared with the lister that sees them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Warnings(Arc<Mutex<Vec<HeaderValue>>>);
+
+impl Warnings {
+    /// What to put on an answer.
+    pub(crate) fn current(&self) -> Vec<HeaderValue> {
+        self.0.lock().clone()
+    }
+
+    fn replace(&self, seen: Vec<HeaderValue>) {
+        *self.0.lock() = seen;
+    }
+}
+
+/// The open caches. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Caches {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    upstream: Upstream,
+    discovery: Discovery,
+    live: watch::Receiver<Arc<Live>>,
+    drain: Drain,
+    metrics: Metrics,
+    open: Mutex<HashMap<CacheKey, Cached>>,
+    /// Until when a key is not tried again. Bounded by [`OPEN_MAX`].
+    refused: Mutex<HashMap<CacheKey, Instant>>,
+}
+
+impl Caches {
+    /// No cache is open yet; the preloading task opens what the configuration names and keeps it open.
+    pub(crate) fn start(
+        upstream: Upstream,
+        live: watch::Receiver<Arc<Live>>,
+        drain: Drain,
+        metrics: Metrics,
+    ) -> Self {
+        let caches = Self {
+            shared: Arc::new(Shared {
+                discovery: Discovery::new(upstream.clone()),
+                upstream,
+                live,
+                drain: drain.clone(),
+                metrics,
+                open: Mutex::default(),
+                refused: Mutex::default(),
+            }),
+        };
+        drain.spawn(preload::run(caches.clone(), drain.leaving().clone()));
+        caches
+    }
+
+    /// The cache that may answer for `key`, opened if it has to be.
+    pub(crate) async fn find(&self, key: &CacheKey) -> Result<Cached, Uncached> {
+        let open = self.shared.open.lock().get(key).cloned();
+        let cached = match open {
+            Some(cached) => cached,
+            None => self.open(key).await?,
+        };
+        if cached.cache.is_ready() {
+            return Ok(cached);
+        }
+        let closed = cached.stop.cancelled();
+        tokio::select! {
+            () = cached.cache.ready() => {}
+            () = closed => return Err(Uncached::Refused),
+            () = tokio::time::sleep(OPENING_WAIT) => return Err(Uncached::NotReady),
+        }
+        Ok(cached)
+    }
+
+    /// What discovery says of a resource the configuration does not pass through.
+    pub(crate) async fn resource(&self, gvr: &GroupVersionResource) -> Result<Resource, Uncached> {
+        let GroupVersionResource {
+            group,
+            version,
+            resource,
+        } = gvr;
+        let configured = self
+            .shared
+            .live
+            .borrow()
+            .cache
+            .settings(group, version, resource)
+            .is_none();
+        if configured {
+            return Err(Uncached::Configured);
+        }
+        match self.shared.discovery.resource(gvr).await {
+            Ok(discovered) => Ok(discovered.resource.clone()),
+            Err(Ineligible::Unlisted | Ineligible::Aggregated | Ineligible::Unknown) => {
+                Err(Uncached::Ineligible)
+            }
+        }
+    }
+
+    /// Whether a request names a resource that has a cache now.
+    pub(crate) fn knows(&self, info: &RequestInfo) -> bool {
+        let named = |key: &CacheKey| {
+            *key.gvr.resource == *info.resource
+                && *key.gvr.group == *info.group
+                && *key.gvr.version == *info.version
+        };
+        self.shared.open.lock().keys().any(named)
+    }
+
+    /// Every open cache, in no particular order.
+    pub(crate) fn all(&self) -> Vec<(CacheKey, WatchCache)> {
+        let open = self.shared.open.lock();
+        open.iter()
+            .map(|(key, cached)| (key.clone(), cached.cache.clone()))
+            .collect()
+    }
+
+    /// The caches the configuration preloads, by name, and each if it is open. For readiness.
+    pub(crate) fn preloaded(&self) -> Vec<(String, Option<WatchCache>)> {
+        let live = self.shared.live.borrow().clone();
+        let open = self.shared.open.lock();
+        let mut found = Vec::new();
+        for entry in live.cache.resources.iter().filter(|entry| entry.preload) {
+            for encoding in entry.settings.encodings.iter().map(preload::encoding) {
+                let named =
+                    |key: &CacheKey| preload::names(entry, &key.gvr) && key.encoding == encoding;
+                let cache = open
+                    .iter()
+                    .find(|(key, _)| named(key))
+                    .map(|(_, it)| it.cache.clone());
+                let dot = if entry.group.is_empty() { "" } else { "." };
+                let form = label(encoding);
+                found.push((
+                    format!("{}{dot}{}-{form}", entry.resource, entry.group),
+                    cache,
+                ));
+            }
+        }
+        found
+    }
+
+    async fn open(&self, key: &CacheKey) -> Result<Cached, Uncached> {
+        let settings = self.shared.settings(key).ok_or(Uncached::Configured)?;
+        if self.shared.is_refused(key) {
+            return Err(Uncached::Refused);
+        }
+        let discovered = match self.shared.discovery.resource(&key.gvr).await {
+            Ok(discovered) => discovered,
+            Err(Ineligible::Unlisted | Ineligible::Aggregated | Ineligible::Unknown) => {
+                return Err(Uncached::Ineligible);
+            }
+        };
+        if discovered.resource.custom && key.encoding == Encoding::Protobuf {
+            return Err(Uncached::Ineligible);
+        }
+        let mut open = self.shared.open.lock();
+        if let Some(cached) = open.get(key) {
+            return Ok(cached.clone());
+        }
+        if open.len() >= OPEN_MAX || self.shared.drain.leaving().is_cancelled() {
+            return Err(Uncached::Refused);
+        }
+        let (cached, writer) = build(key, &discovered, &settings);
+        open.insert(key.clone(), cached.clone());
+        drop(open);
+        tracing::info!(cache = %key, "cache opened");
+        let shared = Arc::clone(&self.shared);
+        self.shared
+            .drain
+            .spawn_background(run(shared, cached.clone(), writer));
+        Ok(cached)
+    }
+}
+
+impl Shared {
+    /// `None` when the configuration passes the resource or the encoding through.
+    fn settings(&self, key: &CacheKey) -> Option<ResourceSettings> {
+        let GroupVersionResource {
+            group,
+            version,
+            resource,
+        } = &key.gvr;
+        let live = self.live.borrow();
+        let settings = live.cache.settings(group, version, resource)?;
+        let is_wanted = settings
+            .encodings
+            .iter()
+            .any(|it| preload::encoding(it) == key.encoding);
+        is_wanted.then(|| settings.clone())
+    }
+
+    fn is_preloaded(&self, key: &CacheKey) -> bool {
+        let live = self.live.borrow();
+        live.cache
+            .resources
+            .iter()
+            .any(|entry| entry.preload && preload::names(entry, &key.gvr))
+    }
+
+    fn is_refused(&self, key: &CacheKey) -> bool {
+        let mut refused = self.refused.lock();
+        match refused.get(key) {
+            Some(until) if *until > Instant::now() => true,
+            Some(_) => {
+                refused.remove(key);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn refuse(&self, key: &CacheKey) {
+        let now = Instant::now();
+        let mut refused = self.refused.lock();
+        if refused.len() >= OPEN_MAX {
+            refused.retain(|_, until| *until > now);
+        }
+        if refused.len() < OPEN_MAX {
+            refused.insert(key.clone(), now + REFUSED_FOR);
+        }
+    }
+}
+
+fn build(key: &CacheKey, discovered: &Discovered, settings: &ResourceSettings) -> (Cached, Writer) {
+    let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+    let options = Options {
+        objects_bytes: bytes(settings.objects),
+        history_bytes: bytes(settings.history_bytes),
+        history_age: settings.history_age,
+        ..Options::default()
+    };
+    let resource = Arc::new(discovered.resource.clone());
+    let (writer, cache) = WatchCache::new(resource, key.encoding, options);
+    let cached = Cached {
+        cache,
+        warnings: Warnings::default(),
+        key: key.clone(),
+        definition: discovered.definition.as_str().into(),
+        stop: CancellationToken::new(),
+    };
+    (cached, writer)
+}
+
+/// The task of one cache: its reflector, until there is a reason to close it.
+async fn run(shared: Arc<Shared>, cached: Cached, writer: Writer) {
+    let lister = UpstreamLister::new(
+        shared.upstream.clone(),
+        &cached,
+        shared
+            .metrics
+            .upstream_watches
+            .get_or_create(&labels(&cached.cache))
+            .clone(),
+    );
+    let stop = cached.stop.clone();
+    let shutdown = async move { stop.cancelled().await };
+    let reflector = Reflector::run(writer, lister, ReflectorOptions::default(), shutdown);
+    tokio::select! {
+        () = reflector => {}
+        reason = reason_to_close(&shared, &cached) => {
+            tracing::info!(cache = %cached.key, reason, "cache closed");
+        }
+    }
+    close(&shared, &cached);
+}
+
+/// Takes the cache out of the map first, so that nobody is handed a closed one, then tells who waits for it.
+fn close(shared: &Shared, cached: &Cached) {
+    let closed = shared.open.lock().remove(&cached.key);
+    cached.stop.cancel();
+    forget_metrics(&shared.metrics, &cached.cache);
+    drop(closed);
+}
+
+/// Resolves with the reason once the cache is of no more use.
+async fn reason_to_close(shared: &Arc<Shared>, cached: &Cached) -> &'static str {
+    let mut status = cached.cache.status();
+    let idle_timeout = shared
+        .settings(&cached.key)
+        .map_or(INSPECTION, |it| it.idle_timeout);
+    let mut inspection = tokio::time::interval(
+        INSPECTION
+            .min(idle_timeout / 4)
+            .max(Duration::from_millis(100)),
+    );
+    inspection.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            changed = status.changed() => {
+                let reason = match (changed, &*status.borrow_and_update()) {
+                    (Err(_), _) => "its reflector ended",
+                    (Ok(()), ReflectorStatus::Denied { .. }) => "the apiserver refuses to list or watch it",
+                    (Ok(()), ReflectorStatus::Gone) => "the apiserver no longer serves it",
+                    (Ok(()), ReflectorStatus::OverBudget { .. }) => "its objects do not fit their budget",
+                    (Ok(()), ReflectorStatus::Syncing | ReflectorStatus::Live | ReflectorStatus::Retrying { .. } | ReflectorStatus::Stopped) => continue,
+                };
+                tracing::warn!(cache = %cached.key, status = ?cached.cache.status().borrow(), "passed through for now");
+                shared.refuse(&cached.key);
+                return reason;
+            }
+            _ = inspection.tick() => {
+                let Some(settings) = shared.settings(&cached.key) else {
+                    return "the configuration passes it through";
+                };
+                if is_idle(shared, cached, settings.idle_timeout) {
+                    return "nobody used it";
+                }
+                if definition_changed(shared, cached).await {
+                    return "its definition changed";
+                }
+            }
+        }
+    }
+}
+
+fn is_idle(shared: &Shared, cached: &Cached, idle_timeout: Duration) -> bool {
+    cached.cache.watchers() == 0
+        && cached.cache.last_used().elapsed() >= idle_timeout
+        && !shared.is_preloaded(&cached.key)
+}
+
+/// Bytes of custom resources may change without their resource version when the definition does.
+async fn definition_changed(shared: &Shared, cached: &Cached) -> bool {
+    if !cached.cache.resource().custom {
+        return false;
+    }
+    match shared.discovery.resource_now(&cached.key.gvr).await {
+        Ok(now) => *now.definition != *cached.definition,
+        Err(Ineligible::Unlisted | Ineligible::Aggregated) => true,
+        Err(Ineligible::Unknown) => false,
+    }
+}
+
+/// The labels of a cache's metrics.
+pub(crate) fn labels(cache: &WatchCache) -> CacheLabels {
+    let Resource {
+        group,
+        version,
+        resource,
+        ..
+    } = &**cache.resource();
+    CacheLabels {
+        group: group.to_string(),
+        version: version.to_string(),
+        resource: resource.to_string(),
+        encoding: label(cache.encoding()),
+    }
+}
+
+const fn label(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Json => "json",
+        Encoding::Protobuf => "protobuf",
+    }
+}
+
+fn forget_metrics(metrics: &Metrics, cache: &WatchCache) {
+    let labels = labels(cache);
+    metrics.upstream_watches.remove(&labels);
+    metrics.cache.objects.remove(&labels);
+    metrics.cache.bytes.remove(&labels);
+    metrics.cache.history_bytes.remove(&labels);
+    metrics.cache.resource_version.remove(&labels);
+    metrics.cache.lag_seconds.remove(&labels);
+}
+
+impl std::fmt::Display for CacheKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let GroupVersionResource {
+            group,
+            version,
+            resource,
+        } = &self.gvr;
+        let encoding = label(self.encoding);
+        let dot = if group.is_empty() { "" } else { "." };
+        write!(formatter, "{resource}{dot}{group}/{version} ({encoding})")
+    }
+}
