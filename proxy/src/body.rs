@@ -15,7 +15,10 @@ use bytes::Bytes;
 use futures_util::Stream;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
-use crate::upstream::ResponseBody;
+use crate::{
+    serve::{ListBody, WatchBody},
+    upstream::ResponseBody,
+};
 
 /// A request or response body.
 #[derive(Default)]
@@ -29,6 +32,10 @@ pub(crate) enum Body {
     Upstream(ResponseBody),
     /// What a client sends, streamed through, trailers included.
     Client(Incoming),
+    /// A list from the cache.
+    List(Box<ListBody>),
+    /// A watch from the cache.
+    Watch(Box<WatchBody>),
     /// Any other source; for what is not hot.
     Stream(Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>),
 }
@@ -69,7 +76,11 @@ impl Body {
         match self {
             Self::Empty | Self::Full(None) => Some(Self::Empty),
             Self::Full(Some(bytes)) => Some(Self::Full(Some(bytes.clone()))),
-            Self::Upstream(_) | Self::Client(_) | Self::Stream(_) => None,
+            Self::Upstream(_)
+            | Self::Client(_)
+            | Self::List(_)
+            | Self::Watch(_)
+            | Self::Stream(_) => None,
         }
     }
 }
@@ -100,6 +111,10 @@ impl HttpBody for Body {
             Self::Client(body) => Pin::new(body)
                 .poll_frame(context)
                 .map_err(BodyError::Sender),
+            Self::List(list) => Poll::Ready(list.chunk().map(|it| Ok(Frame::data(it)))),
+            Self::Watch(watch) => watch
+                .poll_frames(context)
+                .map(|frames| frames.map(|it| Ok(Frame::data(it)))),
             Self::Stream(source) => source
                 .as_mut()
                 .poll_next(context)
@@ -113,7 +128,7 @@ impl HttpBody for Body {
             Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Self::Upstream(body) => body.is_end_stream(),
             Self::Client(body) => body.is_end_stream(),
-            Self::Stream(_) => false,
+            Self::List(_) | Self::Watch(_) | Self::Stream(_) => false,
         }
     }
 
@@ -123,7 +138,7 @@ impl HttpBody for Body {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Self::Upstream(body) => body.size_hint(),
             Self::Client(body) => body.size_hint(),
-            Self::Stream(_) => SizeHint::default(),
+            Self::List(_) | Self::Watch(_) | Self::Stream(_) => SizeHint::default(),
         }
     }
 }
@@ -135,6 +150,8 @@ impl std::fmt::Debug for Body {
             Self::Full(_) => "Full",
             Self::Upstream(_) => "Upstream",
             Self::Client(_) => "Client",
+            Self::List(_) => "List",
+            Self::Watch(_) => "Watch",
             Self::Stream(_) => "Stream",
         })
     }

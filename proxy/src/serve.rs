@@ -1,1 +1,353 @@
-//! Placeholder.
+//! From the cache or passed through: one pure decision, and the answers from the cache.
+//!
+//! Owns: which reads the cache may answer and what each of them means ([`Read`]), by the tables of
+//! kube-apiserver's own cache delegation (as `cacher/delegator`, 1.36).
+//! Refuses: to answer anything it does not understand whole. An option, a selector or a form it is
+//! not sure about is passed through, and so are requests the apiserver will refuse: their error
+//! texts are its own.
+//! Invariant: [`Read::classify`] does no I/O and holds no state, so the same request always means
+//! the same; a read without a resource version is only ever [`Freshness::Consistent`].
+//!
+//! ```text
+//!            resourceVersion   ""           "0"      N
+//!   GET                        Consistent   Any      AtLeast(N)
+//!   LIST                       Consistent   Any      AtLeast(N) without limit or with NotOlderThan
+//!   WATCH initial events       Consistent   Any      AtLeast(N)
+//!   WATCH without              Consistent   Any      after N, from history
+//! ```
+
+use std::time::Duration;
+
+use http::{HeaderMap, header};
+use watershed_cache::{Resource, ResourceVersion, Selection, encoding::Encoding};
+
+use crate::{
+    caches::Uncached,
+    negotiate::{Media, Negotiated, Transform},
+    request::{Doubt, GetOptions, ListOptions, MATCH_NOT_OLDER_THAN, Query, RequestInfo, Verb},
+};
+
+pub(crate) mod answer;
+mod fresh;
+mod list;
+mod watch;
+
+pub(crate) use list::ListBody;
+pub(crate) use watch::WatchBody;
+
+/// The limits of `timeoutSeconds` when a client names none: as apiserver `--min-request-timeout`
+/// 1800 s, times one to two.
+const WATCH_TIMEOUT_MIN: Duration = Duration::from_secs(1800);
+
+/// Why a request is passed through. A metric label: few values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It is not a read in a form the proxy knows.
+    Doubt(Doubt),
+    /// It wants to leave HTTP: exec, attach, port-forward, a WebSocket watch.
+    Upgrade,
+    /// It acts for somebody else.
+    Impersonation,
+    /// The resource has no ready cache.
+    Uncached(Uncached),
+    /// Tables, metadata only, YAML, indented JSON, or an `Accept` the apiserver will refuse.
+    Representation,
+    /// Options the apiserver will refuse, or a path its router will.
+    Invalid,
+    /// A further page, or a page that needs one.
+    Paging,
+    /// The state at exactly one resource version.
+    Exact,
+    /// A field label the cache cannot evaluate.
+    Selector,
+    /// Freshness could not be proven.
+    NotFresh,
+}
+
+impl Reason {
+    /// The label.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Doubt(doubt) => doubt.as_str(),
+            Self::Upgrade => "upgrade",
+            Self::Impersonation => "impersonation",
+            Self::Uncached(why) => why.as_str(),
+            Self::Representation => "representation",
+            Self::Invalid => "invalid",
+            Self::Paging => "paging",
+            Self::Exact => "exact",
+            Self::Selector => "selector",
+            Self::NotFresh => "not-fresh",
+        }
+    }
+}
+
+/// How new the state must be that a read is answered from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// What the cache has.
+    Any,
+    /// This version or a newer one.
+    AtLeast(ResourceVersion),
+    /// Everything written before the request arrived.
+    Consistent,
+}
+
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// With the whole state.
+    Initial {
+        /// How new it must be.
+        freshness: Freshness,
+        /// Whether a bookmark marks its end.
+        end_bookmark: bool,
+    },
+    /// After the version this freshness is met at, without initial events.
+    Now(Freshness),
+    /// After this version.
+    After(ResourceVersion),
+}
+
+/// What the cache is asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Read {
+    /// One object.
+    Get {
+        /// How new it must be.
+        freshness: Freshness,
+        /// Empty for cluster-scoped resources.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// A collection.
+    List {
+        /// How new it must be.
+        freshness: Freshness,
+        /// Which objects.
+        selection: Selection,
+        /// At most this many; more make it a matter of paging.
+        limit: Option<usize>,
+    },
+    /// A stream.
+    Watch {
+        /// Where it begins.
+        start: Start,
+        /// Which objects.
+        selection: Selection,
+        /// `allowWatchBookmarks`
+        bookmarks: bool,
+        /// When it ends.
+        timeout: Duration,
+    },
+}
+
+/// The encoding to answer in, if the cache can give this form.
+pub(crate) fn encoding(form: Negotiated) -> Result<Encoding, Reason> {
+    match form {
+        Negotiated {
+            media: Media::Json { pretty: false },
+            transform: Transform::None,
+        } => Ok(Encoding::Json),
+        Negotiated {
+            media: Media::Protobuf,
+            transform: Transform::None,
+        } => Ok(Encoding::Protobuf),
+        Negotiated { .. } => Err(Reason::Representation),
+    }
+}
+
+/// What can be told from the request alone, before anybody is asked who sent it.
+pub(crate) fn screen(headers: &HeaderMap, info: &RequestInfo) -> Result<(), Reason> {
+    if headers.contains_key(header::UPGRADE) {
+        return Err(Reason::Upgrade);
+    }
+    if headers
+        .keys()
+        .any(|name| name.as_str().starts_with("impersonate-"))
+    {
+        return Err(Reason::Impersonation);
+    }
+    info.doubt()
+        .map_or(Ok(()), |doubt| Err(Reason::Doubt(doubt)))
+}
+
+impl Read {
+    /// What a read of `resource` means, or why it is passed through.
+    pub(crate) fn classify(
+        info: &RequestInfo,
+        query: &Query,
+        resource: &Resource,
+    ) -> Result<Self, Reason> {
+        let namespace = scope(info, resource)?;
+        match (&info.verb, &info.options) {
+            (Verb::Get, None) => Self::get(info, query, namespace, resource),
+            (Verb::List, Some(Ok(options))) => Self::list(info, options, namespace, resource),
+            (Verb::Watch, Some(Ok(options))) => Self::watch(info, options, namespace, resource),
+            _ => Err(Reason::Invalid),
+        }
+    }
+
+    fn get(
+        info: &RequestInfo,
+        query: &Query,
+        namespace: &str,
+        resource: &Resource,
+    ) -> Result<Self, Reason> {
+        let options = GetOptions::decode(query).map_err(|_| Reason::Invalid)?;
+        if resource.namespaced == namespace.is_empty() {
+            return Err(Reason::Invalid);
+        }
+        Ok(Self::Get {
+            freshness: freshness(&options.resource_version)?,
+            namespace: namespace.to_owned(),
+            name: info.name.clone(),
+        })
+    }
+
+    fn list(
+        info: &RequestInfo,
+        options: &ListOptions,
+        namespace: &str,
+        resource: &Resource,
+    ) -> Result<Self, Reason> {
+        options.validate(true).map_err(|_| Reason::Invalid)?;
+        if !options.continue_token.is_empty() {
+            return Err(Reason::Paging);
+        }
+        let freshness = freshness(&options.resource_version)?;
+        let limit = usize::try_from(options.limit)
+            .ok()
+            .filter(|limit| *limit > 0);
+        let not_older_than = options.resource_version_match == MATCH_NOT_OLDER_THAN;
+        let exact = match freshness {
+            // With "0" the limit is ignored, whatever the match.
+            Freshness::Any => {
+                return Self::listed(info, options, (namespace, resource), (freshness, None));
+            }
+            Freshness::Consistent => false,
+            Freshness::AtLeast(_) => {
+                !not_older_than && (limit.is_some() || !options.resource_version_match.is_empty())
+            }
+        };
+        if exact {
+            return Err(Reason::Exact);
+        }
+        Self::listed(info, options, (namespace, resource), (freshness, limit))
+    }
+
+    fn listed(
+        info: &RequestInfo,
+        options: &ListOptions,
+        (namespace, resource): (&str, &Resource),
+        (freshness, limit): (Freshness, Option<usize>),
+    ) -> Result<Self, Reason> {
+        Ok(Self::List {
+            freshness,
+            selection: selection(info, options, namespace, resource)?,
+            limit,
+        })
+    }
+
+    fn watch(
+        info: &RequestInfo,
+        options: &ListOptions,
+        namespace: &str,
+        resource: &Resource,
+    ) -> Result<Self, Reason> {
+        let mut options = options.clone();
+        options.default_watch(true);
+        options.validate(true).map_err(|_| Reason::Invalid)?;
+        let timeout = match options.timeout_seconds {
+            None | Some(0) => WATCH_TIMEOUT_MIN.mul_f64(1.0 + fastrand::f64()),
+            Some(seconds) => {
+                Duration::from_secs(u64::try_from(seconds).map_err(|_| Reason::Invalid)?)
+            }
+        };
+        let freshness = freshness(&options.resource_version)?;
+        let start = match (options.send_initial_events, freshness) {
+            (Some(true), _) => Start::Initial {
+                freshness,
+                end_bookmark: options.allow_watch_bookmarks,
+            },
+            // The deprecated path knows no options: both "" and "0" are the state the cache has.
+            (None, Freshness::Any | Freshness::Consistent) => Start::Initial {
+                freshness: Freshness::Any,
+                end_bookmark: false,
+            },
+            (Some(false), Freshness::Any | Freshness::Consistent) => Start::Now(freshness),
+            (Some(false) | None, Freshness::AtLeast(version)) => Start::After(version),
+        };
+        Ok(Self::Watch {
+            start,
+            selection: selection(info, &options, namespace, resource)?,
+            bookmarks: options.allow_watch_bookmarks,
+            timeout,
+        })
+    }
+}
+
+/// The namespace that was asked for, empty for all of them; or a path the router will refuse.
+fn scope<'a>(info: &'a RequestInfo, resource: &Resource) -> Result<&'a str, Reason> {
+    if resource.namespaced {
+        return Ok(&info.namespace);
+    }
+    // The path of one namespace names it twice.
+    let is_namespace = resource.group.is_empty() && &*resource.resource == "namespaces";
+    let fits = info.namespace.is_empty() || (is_namespace && info.namespace == info.name);
+    if fits { Ok("") } else { Err(Reason::Invalid) }
+}
+
+/// An unparsable version is an error with the apiserver's words.
+fn freshness(resource_version: &str) -> Result<Freshness, Reason> {
+    match resource_version {
+        "" => Ok(Freshness::Consistent),
+        text => match ResourceVersion::parse_strict(text) {
+            Ok(version) if version == ResourceVersion::default() => {
+                // "00" is zero too, but the apiserver compares with "0" as a string.
+                if text == "0" {
+                    Ok(Freshness::Any)
+                } else {
+                    Err(Reason::Invalid)
+                }
+            }
+            Ok(version) => Ok(Freshness::AtLeast(version)),
+            Err(_) => Err(Reason::Invalid),
+        },
+    }
+}
+
+fn selection(
+    info: &RequestInfo,
+    options: &ListOptions,
+    namespace: &str,
+    resource: &Resource,
+) -> Result<Selection, Reason> {
+    let mut options = options.clone();
+    options.bind_name(&info.name).map_err(|_| Reason::Invalid)?;
+    let fields = options
+        .field_selector
+        .bind(&resource.fields)
+        .map_err(|_| Reason::Selector)?;
+    let selected = options
+        .field_selector
+        .required_value("metadata.namespace")
+        .unwrap_or_default();
+    let namespace = if namespace.is_empty() {
+        selected
+    } else {
+        namespace
+    };
+    let some = |text: &str| (!text.is_empty()).then(|| text.into());
+    Ok(Selection {
+        namespace: if resource.namespaced {
+            some(namespace)
+        } else {
+            None
+        },
+        name: some(&info.name),
+        labels: options.label_selector,
+        fields,
+    })
+}

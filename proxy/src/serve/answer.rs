@@ -1,0 +1,263 @@
+//! The answers from the cache: GET, LIST and WATCH, once they are permitted.
+//!
+//! Owns: turning a [`Read`] and a ready cache into a response, or into a reason to pass the request
+//! through after all.
+//! Refuses: to answer without a [`Permit`], which it takes by value.
+//! Invariant: the head and the body are those kube-apiserver gives; once the stream of a watch has
+//! begun, errors are one `ERROR` event and the end (as `endpoints/handlers/watch.go`, 1.36).
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderValue, Response, StatusCode, header};
+use tokio::time::Instant;
+use watershed_cache::{
+    CacheError, Object, Selection, Snapshot, WatchCache, WatchStart, Watcher,
+    encoding::{self, Encoding, ListMeta},
+};
+
+use super::{Freshness, ListBody, Read, Reason, Start, WatchBody, fresh::Stale};
+use crate::{
+    authz::Permit,
+    body::Body,
+    caches::{Cached, Uncached},
+    listener::ConnectionInfo,
+    metrics::{Metrics, ResourceLabels},
+    status::{ErrorFormat, Status, TooLarge},
+};
+
+/// Seconds after which a client that found the cache busy or empty should come back.
+const RETRY_AFTER: u32 = 1;
+
+/// Lists longer than this are sent without a length, as Go's server sends what it has not buffered
+/// whole. In bytes.
+const LENGTH_KNOWN_MAX: usize = 2048;
+
+/// What every answer needs besides the question.
+pub(crate) struct Answerer<'a> {
+    /// The cache.
+    pub(crate) cached: &'a Cached,
+    /// How errors are written.
+    pub(crate) errors: &'a ErrorFormat,
+    /// Whose stream it is.
+    pub(crate) connection: &'a Arc<ConnectionInfo>,
+    /// Families.
+    pub(crate) metrics: &'a Metrics,
+    /// How long a consistent read waits for its proof.
+    pub(crate) patience: Duration,
+}
+
+/// An answer, or why there is none from the cache.
+type Answer = Result<Response<Body>, Reason>;
+
+impl Answerer<'_> {
+    /// Answers `read`.
+    pub(crate) async fn answer(&self, _permit: Permit, read: Read) -> Answer {
+        let answer = match read {
+            Read::Get {
+                freshness,
+                namespace,
+                name,
+            } => self.get(freshness, &namespace, &name).await,
+            Read::List {
+                freshness,
+                selection,
+                limit,
+            } => self.list(freshness, &selection, limit).await,
+            Read::Watch {
+                start,
+                selection,
+                bookmarks,
+                timeout,
+            } => {
+                self.watch(start, selection, bookmarks, Instant::now() + timeout)
+                    .await
+            }
+        };
+        answer.map(|mut response| {
+            for warning in self.cached.warnings.current() {
+                response.headers_mut().append(header::WARNING, warning);
+            }
+            response
+        })
+    }
+
+    async fn get(&self, freshness: Freshness, namespace: &str, name: &str) -> Answer {
+        let snapshot = match freshness.snapshot(self.cache(), self.patience).await {
+            Ok(snapshot) => snapshot,
+            Err(stale) => return self.stale(stale, Verb::Get),
+        };
+        Ok(match snapshot.get(namespace, name) {
+            Some(object) => self.ok(Body::full(encoding::get_body(object))),
+            None => {
+                let resource = self.cache().resource();
+                self.error(Status::not_found(&resource.group, &resource.resource, name))
+            }
+        })
+    }
+
+    async fn list(
+        &self,
+        freshness: Freshness,
+        selection: &Selection,
+        limit: Option<usize>,
+    ) -> Answer {
+        let snapshot = match freshness.snapshot(self.cache(), self.patience).await {
+            Ok(snapshot) => snapshot,
+            Err(stale) => return self.stale(stale, Verb::List),
+        };
+        let objects = whole_list(&snapshot, selection, limit).ok_or(Reason::Paging)?;
+        let meta = ListMeta {
+            resource_version: snapshot.resource_version(),
+            continue_token: None,
+            remaining: None,
+        };
+        let resource = self.cache().resource();
+        let mut list = ListBody::new(resource, self.cache().encoding(), &meta, objects);
+        Ok(self.ok(if list.len() <= LENGTH_KNOWN_MAX {
+            Body::full(list.chunk().unwrap_or_default())
+        } else {
+            Body::List(Box::new(list))
+        }))
+    }
+
+    async fn watch(
+        &self,
+        start: Start,
+        selection: Selection,
+        bookmarks: bool,
+        deadline: Instant,
+    ) -> Answer {
+        let start = match start {
+            Start::After(version) => WatchStart::After(version),
+            Start::Now(Freshness::Any) => WatchStart::Now,
+            Start::Now(freshness) => match freshness.snapshot(self.cache(), self.patience).await {
+                Ok(snapshot) => WatchStart::After(snapshot.resource_version()),
+                Err(stale) => return self.stale(stale, Verb::Watch),
+            },
+            Start::Initial {
+                freshness,
+                end_bookmark,
+            } => match freshness.snapshot(self.cache(), self.patience).await {
+                Ok(snapshot) => WatchStart::Initial {
+                    snapshot,
+                    end_bookmark,
+                },
+                Err(stale) => return self.stale(stale, Verb::Watch),
+            },
+        };
+        match self.cache().watch(selection, start, bookmarks, deadline) {
+            Ok(watcher) => Ok(self.stream(watcher)),
+            Err(CacheError::Expired { requested, oldest }) => {
+                let oldest = oldest.get().saturating_sub(1);
+                Ok(self.error_event(&Status::expired_watch(requested.get(), oldest)))
+            }
+            Err(error) => self.stale(error.into(), Verb::Watch),
+        }
+    }
+
+    /// What a client is told when there is no state to answer from.
+    fn stale(&self, stale: Stale, verb: Verb) -> Answer {
+        match (stale, verb) {
+            (Stale::TooLarge { requested, current }, verb) => {
+                let status = Status::resource_version_too_large(
+                    requested.get(),
+                    current.get(),
+                    TooLarge::Cache,
+                );
+                Ok(match verb {
+                    Verb::Get | Verb::List => self.error(status),
+                    Verb::Watch => self.error_event(&status),
+                })
+            }
+            (Stale::Unproven, _) | (Stale::Busy, Verb::Get | Verb::List) => Err(Reason::NotFresh),
+            (Stale::NotReady, Verb::Get) => Err(Reason::Uncached(Uncached::NotReady)),
+            (Stale::NotReady, Verb::List | Verb::Watch) | (Stale::Busy, Verb::Watch) => {
+                Ok(self.error(Status::initializing(None, RETRY_AFTER)))
+            }
+        }
+    }
+
+    fn stream(&self, watcher: Watcher) -> Response<Body> {
+        let resource = self.cache().resource();
+        let labels = ResourceLabels {
+            group: resource.group.to_string(),
+            resource: resource.resource.to_string(),
+        };
+        let open = self.metrics.watchers.get_or_create(&labels).clone();
+        let body = WatchBody::new(watcher, Arc::clone(self.connection), open);
+        self.streamed(Body::Watch(Box::new(body)))
+    }
+
+    /// A stream of one error.
+    fn error_event(&self, status: &Status) -> Response<Body> {
+        let encoded = match self.cache().encoding() {
+            Encoding::Json => status.json(),
+            Encoding::Protobuf => status.protobuf(),
+        };
+        let encoded = encoded.strip_suffix(b"\n").unwrap_or(&encoded);
+        let frame = encoding::error_frame(self.cache().encoding(), encoded);
+        self.streamed(Body::stream(tokio_stream::once(Ok(frame))))
+    }
+
+    fn streamed(&self, body: Body) -> Response<Body> {
+        head(
+            StatusCode::OK,
+            self.cache().encoding().watch_content_type(),
+            body,
+        )
+    }
+
+    fn ok(&self, body: Body) -> Response<Body> {
+        head(StatusCode::OK, self.cache().encoding().media_type(), body)
+    }
+
+    fn error(&self, status: Status) -> Response<Body> {
+        status.into_response(self.errors)
+    }
+
+    fn cache(&self) -> &WatchCache {
+        &self.cached.cache
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Verb {
+    Get,
+    List,
+    Watch,
+}
+
+fn head(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, private"),
+    );
+    response
+}
+
+/// The selected objects, unless the apiserver would answer with a page and a token for the next: the
+/// limit was reached and the collection goes on, be it with objects that are not selected.
+fn whole_list(
+    snapshot: &Snapshot,
+    selection: &Selection,
+    limit: Option<usize>,
+) -> Option<Vec<Arc<Object>>> {
+    let selected = snapshot.iter(selection);
+    let Some(limit) = limit else {
+        return Some(selected.cloned().collect());
+    };
+    let objects: Vec<_> = selected.take(limit).cloned().collect();
+    let Some(last) = objects.last().filter(|_| objects.len() == limit) else {
+        return Some(objects);
+    };
+    let after = format!("{}\0", last.key());
+    let ends = snapshot
+        .range(selection.namespace.as_deref(), &after)
+        .next()
+        .is_none();
+    ends.then_some(objects)
+}

@@ -1,0 +1,97 @@
+//! A state that is new enough: waits, proofs, and what to say when there is none.
+//!
+//! Owns: how long a read waits for the cache, and the translation of "not fresh" into what the
+//! client is told.
+//! Refuses: to answer from a state that does not meet what was asked, under any pressure.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use watershed_cache::{CacheError, NotFresh, ResourceVersion, Snapshot, WatchCache};
+
+use super::Freshness;
+
+/// How long a read waits for a version that is still to come: as apiserver `watch_cache.go`
+/// `blockTimeout`, 1.36.
+const FUTURE_WAIT: Duration = Duration::from_secs(3);
+
+/// Why there is no state to answer from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stale {
+    /// The version asked for did not come: 504.
+    TooLarge {
+        /// What was asked for.
+        requested: ResourceVersion,
+        /// How far the cache is.
+        current: ResourceVersion,
+    },
+    /// The cache is being filled: 429, or forward.
+    NotReady,
+    /// There is no proof, and the apiserver can still be asked: forward.
+    Unproven,
+    /// There is no proof and too many wait for one; forwarding them all would hand the storm on: 429.
+    Busy,
+}
+
+impl Freshness {
+    /// A state that meets this, proofs limited to `patience`.
+    pub(super) async fn snapshot(
+        self,
+        cache: &WatchCache,
+        patience: Duration,
+    ) -> Result<Snapshot, Stale> {
+        match self {
+            Self::Any => cache.snapshot(),
+            Self::Consistent => cache.consistent(patience).await,
+            Self::AtLeast(version) => return at_least(cache, version).await,
+        }
+        .map_err(Stale::from)
+    }
+}
+
+/// The stream of a quiet resource moves only when somebody probes, so a version ahead of it is waited
+/// for with a probe.
+async fn at_least(cache: &WatchCache, version: ResourceVersion) -> Result<Snapshot, Stale> {
+    if cache.resource_version() >= version {
+        return cache.snapshot().map_err(Stale::from);
+    }
+    let deadline = Instant::now() + FUTURE_WAIT;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let proven = tokio::select! {
+        reached = cache.wait_until_fresh(version, FUTURE_WAIT) => {
+            return reached.and_then(|()| cache.snapshot()).map_err(Stale::from);
+        }
+        proof = timeout_at(deadline, cache.consistent(FUTURE_WAIT)) => proof.ok().and_then(Result::ok),
+    };
+    match proven {
+        Some(snapshot) if snapshot.resource_version() >= version => Ok(snapshot),
+        proven => {
+            let reached = cache.wait_until_fresh(version, left()).await;
+            let seen = proven.map_or(ResourceVersion::default(), |it| it.resource_version());
+            reached
+                .and_then(|()| cache.snapshot())
+                .map_err(|error| match Stale::from(error) {
+                    Stale::TooLarge { requested, current } => Stale::TooLarge {
+                        requested,
+                        current: current.max(seen),
+                    },
+                    stale => stale,
+                })
+        }
+    }
+}
+
+impl From<CacheError> for Stale {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::NotReady => Self::NotReady,
+            CacheError::ResourceVersionTooLarge { requested, current } => {
+                Self::TooLarge { requested, current }
+            }
+            CacheError::NotFresh(NotFresh::Probe) | CacheError::Expired { .. } => Self::Unproven,
+            CacheError::NotFresh(NotFresh::Timeout | NotFresh::Behind | NotFresh::Busy) => {
+                Self::Busy
+            }
+        }
+    }
+}

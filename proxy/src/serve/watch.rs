@@ -1,0 +1,51 @@
+//! A WATCH as a response body.
+//!
+//! Owns: handing a watcher's frames to the connection as they come, and the two reasons to end
+//! besides the watcher's own: the connection is drained, or the client has gone.
+//! Refuses: to hold frames. What the client does not take stays in the cache's history.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use prometheus_client::metrics::gauge::Gauge;
+use watershed_cache::Watcher;
+
+use crate::listener::ConnectionInfo;
+
+/// An open watch of one client.
+pub(crate) struct WatchBody {
+    watcher: Watcher,
+    connection: Arc<ConnectionInfo>,
+    open: Gauge,
+}
+
+impl WatchBody {
+    /// Counts itself in `open` while it lives.
+    pub(crate) fn new(watcher: Watcher, connection: Arc<ConnectionInfo>, open: Gauge) -> Self {
+        open.inc();
+        Self {
+            watcher,
+            connection,
+            open,
+        }
+    }
+
+    /// The next frames; `None` is a clean end.
+    pub(crate) fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.connection.watches_end() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.watcher).poll_next(context)
+    }
+}
+
+impl Drop for WatchBody {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
