@@ -1,1 +1,284 @@
-//! Placeholder.
+//! The life of a request, in one function.
+//!
+//! Owns: the order of the steps, which is kube-apiserver's order of errors (as
+//! `DefaultBuildHandlerChain`, 1.36): what is asked, its timeout, who asks, cache or not, may they,
+//! answer. Steps do not know each other.
+//! Refuses: to decide anything itself, and to buffer.
+//! Invariant: nothing reaches the cache without an [`Identity`] and a permit for exactly this
+//! request, and every request gets one answer and is counted once.
+//!
+//! ```text
+//!   request ─► RequestInfo ─► timeout= ─► Identity ─► screen ─► discovery ─► form ─► Read
+//!               500 text       400         401          │          │          │       │
+//!                                                       └──────────┴──────────┴───────┴─► passthrough
+//!   Read ─► Permit ─► cache ─► answer                    (not cached, not fresh, paging) ─┘
+//!           403
+//! ```
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use watershed_config::Live;
+
+use crate::{
+    authn::{Authenticator, Identity},
+    authz::{Attributes, Authorizer, AuthzError, Permit},
+    body::Body,
+    caches::{CacheKey, Caches, Uncached},
+    discovery::GroupVersionResource,
+    listener::ConnectionInfo,
+    metrics::{AuthorizationLabels, Metrics, RequestLabels},
+    negotiate::{Action, Endpoint, negotiate},
+    passthrough::Passthrough,
+    request::{self, Query, RequestInfo, Verb},
+    reviews::UpstreamReviews,
+    serve::{self, Read, Reason, answer::Answerer},
+    status::{ErrorFormat, Status},
+};
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Everything a request meets. One for the whole proxy.
+pub(crate) struct Handler {
+    pub(crate) authenticator: Authenticator<UpstreamReviews>,
+    pub(crate) authorizer: Authorizer<UpstreamReviews>,
+    pub(crate) caches: Caches,
+    pub(crate) passthrough: Passthrough,
+    pub(crate) metrics: Metrics,
+    pub(crate) live: watch::Receiver<Arc<Live>>,
+}
+
+/// How a request was answered: the metric label, and the response.
+struct Answered {
+    served: &'static str,
+    response: Response<Body>,
+}
+
+/// A read the cache may answer, once it is permitted.
+struct Cacheable {
+    key: CacheKey,
+    read: Read,
+}
+
+impl Handler {
+    /// Answers one request. Cancelled when the client goes away.
+    pub(crate) async fn handle(
+        &self,
+        request: Request<Incoming>,
+        connection: Arc<ConnectionInfo>,
+    ) -> Response<Body> {
+        let audit_id = request.headers().get(AUDIT_ID).cloned();
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let info = match RequestInfo::parse(request.method(), request.uri(), &query) {
+            Ok(info) => info,
+            Err(error) => {
+                let errors = ErrorFormat::negotiate(request.headers(), &query);
+                return with_audit_id(local(error.status(), &errors), audit_id);
+            }
+        };
+        let Answered { served, response } = self.answer(request, &connection, &info, &query).await;
+        self.count(&info, served, response.status());
+        with_audit_id(response, audit_id)
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        connection: &Arc<ConnectionInfo>,
+        info: &RequestInfo,
+        query: &Query,
+    ) -> Answered {
+        let live = Arc::clone(&self.live.borrow());
+        let errors = ErrorFormat::negotiate(request.headers(), query);
+        let deadline = match request::timeout(info, query) {
+            Ok(deadline) => deadline,
+            Err(status) => return Answered::refused(status, &errors),
+        };
+        let certificate = connection.certificate();
+        let identified =
+            self.authenticator
+                .authenticate(request.headers(), &certificate, &live.authentication);
+        let identity = match identified.await {
+            Ok(identity) => identity,
+            Err(error) => {
+                tracing::debug!(client.addr = %connection.peer, %error, "not authenticated");
+                return Answered::refused(error.status(), &errors);
+            }
+        };
+        let answering = self.from_cache(&request, connection, info, query, &identity);
+        let answer = match deadline {
+            Some(deadline) => match tokio::time::timeout(deadline, answering).await {
+                Ok(answer) => answer,
+                Err(_) => return Answered::refused(Status::request_timeout(), &errors),
+            },
+            None => answering.await,
+        };
+        match answer {
+            Ok(response) => Answered {
+                served: "cache",
+                response,
+            },
+            Err(reason) => Answered {
+                served: reason.as_str(),
+                response: self
+                    .passthrough
+                    .forward(request, connection, &identity)
+                    .await,
+            },
+        }
+    }
+
+    /// The answer from the cache, a refusal included, or why the request is passed through.
+    async fn from_cache(
+        &self,
+        request: &Request<Incoming>,
+        connection: &Arc<ConnectionInfo>,
+        info: &RequestInfo,
+        query: &Query,
+        identity: &Identity,
+    ) -> Result<Response<Body>, Reason> {
+        serve::screen(request.headers(), info)?;
+        let Cacheable { key, read } = self.cacheable(request, info, query).await?;
+        let live = Arc::clone(&self.live.borrow());
+        let errors = ErrorFormat::negotiate(request.headers(), query);
+        let attributes = Attributes::new(Arc::clone(&identity.user), info);
+        let permit = match self.authorize(&attributes, &live).await {
+            Ok(permit) => permit,
+            Err(error) => {
+                let target = request.uri().path_and_query().map_or("/", |it| it.as_str());
+                return Ok(local(error.status(&attributes, target), &errors));
+            }
+        };
+        let cached = match self.caches.find(&key).await {
+            Ok(cached) => cached,
+            // A storm on a cache that is being filled must not reach the apiserver.
+            Err(Uncached::NotReady) if info.verb != Verb::Get => {
+                return Ok(local(Status::initializing(None, 1), &errors));
+            }
+            Err(why) => return Err(Reason::Uncached(why)),
+        };
+        let answerer = Answerer {
+            cached: &cached,
+            errors: &errors,
+            connection,
+            metrics: &self.metrics,
+            patience: live.limits.consistent_read_timeout,
+        };
+        answerer.answer(permit, read).await
+    }
+
+    /// Which cache a read is for, and what it asks of it.
+    async fn cacheable(
+        &self,
+        request: &Request<Incoming>,
+        info: &RequestInfo,
+        query: &Query,
+    ) -> Result<Cacheable, Reason> {
+        let gvr = GroupVersionResource {
+            group: info.group.as_str().into(),
+            version: info.version.as_str().into(),
+            resource: info.resource.as_str().into(),
+        };
+        let resource = self.caches.resource(&gvr).await.map_err(Reason::Uncached)?;
+        let action = match info.verb {
+            Verb::List => Action::List,
+            Verb::Watch => Action::Watch,
+            _ => Action::Get,
+        };
+        let endpoint = Endpoint {
+            action,
+            custom: resource.custom,
+        };
+        let form =
+            negotiate(request.headers(), query, endpoint).map_err(|_| Reason::Representation)?;
+        let encoding = serve::encoding(form)?;
+        let read = Read::classify(info, query, &resource)?;
+        Ok(Cacheable {
+            key: CacheKey { gvr, encoding },
+            read,
+        })
+    }
+
+    async fn authorize(&self, attributes: &Attributes, live: &Live) -> Result<Permit, AuthzError> {
+        let decision = self
+            .authorizer
+            .authorize(attributes, &live.authorization)
+            .await;
+        let labels = match &decision {
+            Ok(permit) => AuthorizationLabels {
+                source: permit.source().as_str(),
+                decision: "allowed",
+            },
+            Err(AuthzError::Denied { source_of, .. }) => AuthorizationLabels {
+                source: source_of.as_str(),
+                decision: "denied",
+            },
+            Err(AuthzError::Evaluation(_) | AuthzError::Review(_)) => AuthorizationLabels {
+                source: "review",
+                decision: "error",
+            },
+        };
+        self.metrics.authorization.get_or_create(&labels).inc();
+        decision
+    }
+
+    fn count(&self, info: &RequestInfo, served: &'static str, code: StatusCode) {
+        let verb = match &info.verb {
+            Verb::Get => "GET",
+            Verb::List => "LIST",
+            Verb::Watch => "WATCH",
+            Verb::Create => "POST",
+            Verb::Update => "PUT",
+            Verb::Patch => "PATCH",
+            Verb::Delete => "DELETE",
+            Verb::DeleteCollection => "DELETECOLLECTION",
+            Verb::Proxy => "PROXY",
+            Verb::None | Verb::Method(_) => "OTHER",
+        };
+        // Names nobody serves must not become labels: only resources that have or had a cache do.
+        let resource = if self.caches.knows(info) {
+            info.resource.clone()
+        } else {
+            String::new()
+        };
+        let labels = RequestLabels {
+            verb,
+            resource,
+            served,
+            code: code.as_u16(),
+        };
+        self.metrics.requests.get_or_create(&labels).inc();
+    }
+}
+
+impl Answered {
+    /// An error of the proxy's own.
+    fn refused(status: Status, errors: &ErrorFormat) -> Self {
+        Self {
+            served: "refused",
+            response: local(status, errors),
+        }
+    }
+}
+
+fn local(status: Status, errors: &ErrorFormat) -> Response<Body> {
+    status.into_response(errors)
+}
+
+/// Echoes the request's Audit-Id, or gives the answer one unless the apiserver did.
+fn with_audit_id(mut response: Response<Body>, sent: Option<HeaderValue>) -> Response<Body> {
+    if !response.headers().contains_key(AUDIT_ID) {
+        let id = sent.unwrap_or_else(|| {
+            let id = uuid::Uuid::new_v4().to_string();
+            HeaderValue::from_str(&id).expect("a UUID is a header value")
+        });
+        response.headers_mut().insert(AUDIT_ID, id);
+    }
+    response
+        .headers_mut()
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-cache, private"));
+    response
+}

@@ -1,4 +1,22 @@
-//! The Watershed proxy.
+//! The Watershed proxy: clients on one side, kube-apiservers on the other, watch caches in between.
+//!
+//! Owns: the wiring. [`Proxy::start`] is the only place where the parts meet; `handler.rs` is the
+//! path of a request, `caches.rs` the path of an event up to the cache, `drain.rs` the end.
+//! Refuses: to parse flags or files. It is given a valid [`Config`] and nothing else.
+//! Invariant: everything that runs is a task of the [`Drain`](drain::Drain), so when
+//! [`Proxy::drain`] returns nothing of the proxy is left.
+//!
+//! ```text
+//!   listener ─► handler ─► authn ─► authz ─► serve ─► caches ─► watershed_cache
+//!                  └─────► passthrough ─────► upstream ◄──────── lister
+//! ```
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use watershed_config::{Config, Credentials, Live, RELOAD_INTERVAL, Reloader, UpstreamIdentity};
 
 mod admin;
 mod authn;
@@ -6,16 +24,266 @@ mod authz;
 mod body;
 mod caches;
 mod connection;
+#[cfg(feature = "demo")]
+pub mod demo;
 mod discovery;
 mod drain;
+mod files;
 mod handler;
+mod health;
 mod listener;
 mod memo;
 mod metrics;
 mod negotiate;
 mod passthrough;
 mod request;
+mod reviews;
 mod serve;
 mod status;
 mod tls;
 mod upstream;
+
+pub use files::unusable_files;
+
+use crate::{
+    admin::{Admin, AdminOptions},
+    authn::{Authenticator, Reviewer},
+    authz::Authorizer,
+    caches::Caches,
+    drain::Drain,
+    handler::Handler,
+    health::Health,
+    listener::{Limits, Listener, ListenerOptions},
+    metrics::Metrics,
+    passthrough::{Assertion, Passthrough},
+    reviews::UpstreamReviews,
+    tls::{ServerFiles, ServerTls},
+    upstream::{AssertedIdentity, CredentialSource, Upstream, UpstreamOptions},
+};
+
+/// HTTP/2 connections to one apiserver at once, for each kind of credentials. With the apiserver's
+/// 100 streams a connection this is room for 6,400 forwarded watches or requests a server.
+const CONNECTIONS_PER_POOL: usize = 64;
+
+/// A running proxy.
+pub struct Proxy {
+    address: SocketAddr,
+    admin_address: SocketAddr,
+    drain: Drain,
+    live: watch::Receiver<Arc<Live>>,
+}
+
+impl Proxy {
+    /// Binds both listeners, opens what is to be preloaded and serves. `live` is the part of the
+    /// configuration that may change from now on.
+    ///
+    /// # Errors
+    /// When an address cannot be bound or a certificate, key or credential cannot be used. Nothing
+    /// runs then.
+    pub async fn start(config: &Config, live: watch::Receiver<Arc<Live>>) -> anyhow::Result<Self> {
+        let startup = &config.startup;
+        let (metrics, registry) = Metrics::new();
+        let drain = Drain::new();
+        let tls = ServerTls::load(ServerFiles {
+            certificate: startup.listen.cert_file.clone(),
+            key: startup.listen.key_file.clone(),
+            client_ca: startup.listen.client_ca_file.clone(),
+        })?;
+        let upstream_options = upstream_options(config);
+        let upstream = Upstream::new(&upstream_options, &drain, &metrics)?;
+        let listener = Listener::bind(startup.listen.address)
+            .await
+            .with_context(|| {
+                format!(
+                    "cannot listen on {} (listen.address)",
+                    startup.listen.address
+                )
+            })?;
+        let admin = Admin::bind(startup.admin.address).await.with_context(|| {
+            format!("cannot listen on {} (admin.address)", startup.admin.address)
+        })?;
+        let (address, admin_address) = (listener.local_address()?, admin.local_address()?);
+
+        let caches = Caches::start(
+            upstream.clone(),
+            live.clone(),
+            drain.clone(),
+            metrics.clone(),
+        );
+        let health = Health::new(caches.clone(), upstream.clone(), metrics.clone());
+        drain.spawn_background(admin.serve(AdminOptions {
+            checks: health.checks(),
+            before_scrape: health.before_scrape(),
+            registry: Arc::new(registry),
+            drain: drain.clone(),
+        }));
+        drain.spawn_background(tls.clone().watch_files(metrics.clone()));
+
+        let limits = Arc::new(ArcSwap::from_pointee(listener_limits(&live.borrow())));
+        drain.spawn(follow_limits(
+            live.clone(),
+            Arc::clone(&limits),
+            drain.clone(),
+        ));
+        let carrying = (Assertion::from(&upstream_options.asserted), drain.clone());
+        let options = ListenerOptions {
+            tls,
+            limits,
+            drain: drain.clone(),
+            metrics: metrics.clone(),
+        };
+        let handler = Arc::new(handler(upstream, caches, metrics, live.clone(), carrying));
+        drain.spawn(listener.serve(options, move |request, connection| {
+            let handler = Arc::clone(&handler);
+            async move { handler.handle(request, connection).await }
+        }));
+        tracing::info!(%address, admin.address = %admin_address, "serving");
+        Ok(Self {
+            address,
+            admin_address,
+            drain,
+            live,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where probes and scrapes go.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Stops in order, within the configured grace period: not ready, no new connections, GOAWAY,
+    /// watches ended one connection at a time, everything cut.
+    pub async fn drain(self) {
+        let grace_period = self.live.borrow().drain.grace_period;
+        self.drain.run(grace_period).await;
+    }
+}
+
+/// Runs the proxy of a configuration that was read from `path` until SIGTERM or SIGINT, re-reading the
+/// live part of the file when it changes. A second signal ends it at once.
+///
+/// # Errors
+/// See [`Proxy::start`].
+pub async fn serve(config: Config, path: &Path) -> anyhow::Result<()> {
+    let (reloader, live) = Reloader::new(path.to_owned(), &config);
+    let proxy = Proxy::start(&config, live).await?;
+    let mut signals = Signals::new().context("cannot listen to signals")?;
+    reloader.run(RELOAD_INTERVAL, signals.next()).await;
+    tracing::info!("draining; a second signal ends it at once");
+    tokio::select! {
+        () = proxy.drain() => tracing::info!("drained"),
+        () = signals.next() => tracing::warn!("ended before it was drained"),
+    }
+    Ok(())
+}
+
+fn handler(
+    upstream: Upstream,
+    caches: Caches,
+    metrics: Metrics,
+    live: watch::Receiver<Arc<Live>>,
+    (assertion, drain): (Assertion, Drain),
+) -> Handler {
+    let reviewer = Arc::new(Reviewer::new(UpstreamReviews(upstream.clone())));
+    Handler {
+        authenticator: Authenticator::new(Arc::clone(&reviewer)),
+        authorizer: Authorizer::new(reviewer),
+        passthrough: Passthrough::new(upstream, assertion, drain),
+        caches,
+        metrics,
+        live,
+    }
+}
+
+fn upstream_options(config: &Config) -> UpstreamOptions {
+    let upstream = &config.startup.upstream;
+    let credentials = match &upstream.credentials {
+        Credentials::Kubeconfig(path) => CredentialSource::Kubeconfig(path.clone()),
+        Credentials::InCluster => CredentialSource::InCluster,
+        Credentials::ClientCertificate {
+            cert_file,
+            key_file,
+        } => CredentialSource::Files {
+            certificate: Some((cert_file.clone(), key_file.clone())),
+            token: None,
+        },
+        Credentials::TokenFile(path) => CredentialSource::Files {
+            certificate: None,
+            token: Some(path.clone()),
+        },
+    };
+    let asserted = match &upstream.identity {
+        UpstreamIdentity::RequestHeader {
+            cert_file,
+            key_file,
+        } => AssertedIdentity::RequestHeader {
+            certificate: cert_file.clone(),
+            key: key_file.clone(),
+        },
+        UpstreamIdentity::Impersonate => AssertedIdentity::Impersonate,
+    };
+    UpstreamOptions {
+        servers: upstream.servers.clone(),
+        ca_file: upstream.ca_file.clone(),
+        credentials,
+        asserted,
+        connections_per_pool: CONNECTIONS_PER_POOL,
+        connect_timeout: config.live.limits.connect_timeout,
+    }
+}
+
+fn listener_limits(live: &Live) -> Limits {
+    let limits = &live.limits;
+    Limits {
+        connections: limits.connections as usize,
+        streams_per_connection: limits.watches_per_connection,
+        handshake_timeout: limits.handshake_timeout,
+        header_timeout: limits.header_timeout,
+        header_bytes: u32::try_from(limits.header_bytes).unwrap_or(u32::MAX),
+        keep_alive_interval: limits.keep_alive_interval,
+        keep_alive_timeout: limits.keep_alive_timeout,
+        ..Limits::default()
+    }
+}
+
+/// Puts changed limits in force for new connections, until the drain begins.
+async fn follow_limits(
+    mut live: watch::Receiver<Arc<Live>>,
+    limits: Arc<ArcSwap<Limits>>,
+    drain: Drain,
+) {
+    let follow = async {
+        while live.changed().await.is_ok() {
+            limits.store(Arc::new(listener_limits(&live.borrow_and_update())));
+        }
+    };
+    drain.leaving().run_until_cancelled(follow).await;
+}
+
+/// SIGTERM and SIGINT, each time one comes.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,2 +1,158 @@
-//! Placeholder.
-fn main() {}
+//! The command line. Everything it does is in the library; here are flags, exit codes and logs.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::{
+    filter::LevelFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
+use watershed_config::Config;
+
+/// Watershed sheds watches off the kube-apiserver.
+///
+/// A proxy that kubelets and other clients use in place of the apiserver. It keeps one upstream watch
+/// per resource, answers GET, LIST and WATCH from its own cache, and passes everything else through.
+///
+/// To see it work without any set-up: watershed demo
+#[derive(Parser)]
+#[command(name = "watershed", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// How much to log.
+    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info)]
+    log_level: LogLevel,
+    /// How to print a log record.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy until SIGTERM or Ctrl-C, then drain and exit.
+    Serve {
+        /// The configuration file. `watershed schema` describes it.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Report every mistake in a configuration file, each with its line and key; exit 1 if there is one.
+    Check {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Print the JSON schema of the configuration file.
+    Schema,
+    /// Run an apiserver, the proxy and hollow kubelets in one process and show what the tier saves.
+    #[cfg(feature = "demo")]
+    Demo(watershed::demo::Arguments),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// One line for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.command {
+        Command::Serve { config } => {
+            start_logging(arguments.log_level, arguments.log_format);
+            let loaded = Config::load(&config)?;
+            runtime()?.block_on(watershed::serve(loaded, &config))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { config } => Ok(check(&config)),
+        Command::Schema => {
+            print(&watershed_config::schema());
+            Ok(ExitCode::SUCCESS)
+        }
+        #[cfg(feature = "demo")]
+        Command::Demo(demo) => {
+            start_logging(LogLevel::Warn, arguments.log_format);
+            runtime()?.block_on(watershed::demo::run(demo))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Prints one line for each mistake in the file, then one for each file it names that cannot be used.
+fn check(path: &std::path::Path) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            report(&error.to_string());
+            return ExitCode::FAILURE;
+        }
+    };
+    let unusable = watershed::unusable_files(&config);
+    if unusable.is_empty() {
+        print(&format!("{}: no mistakes\n", path.display()));
+        return ExitCode::SUCCESS;
+    }
+    for (place, why) in unusable {
+        let at = format!("{}:{}:{}", path.display(), place.line, place.column);
+        report(&format!("{at}: {}: {why}", place.key));
+    }
+    ExitCode::FAILURE
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")
+}
+
+/// Logs go to standard error; standard output is for what a command was asked to print.
+fn start_logging(level: LogLevel, format: LogFormat) {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let registry = tracing_subscriber::registry().with(level);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => registry.with(lines).init(),
+        LogFormat::Json => registry.with(lines.json()).init(),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the output a command was asked for")]
+fn print(text: &str) {
+    print!("{text}");
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "errors of a command go to standard error"
+)]
+fn report(text: &str) {
+    eprintln!("{text}");
+}
