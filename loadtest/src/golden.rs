@@ -18,6 +18,7 @@
 //! order they were recorded in.
 
 mod client;
+mod embedded;
 mod headers;
 mod matcher;
 mod message;
@@ -35,6 +36,7 @@ use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
+pub use self::embedded::Embedded;
 pub use self::matcher::{Bindings, Mismatch};
 pub use self::model::{
     Event, Exchange, Hole, Message, Response, Scenario, Step, Symbol, SymbolKind, WatchEvents,

@@ -21,7 +21,7 @@ mod table;
 
 use std::sync::LazyLock;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub use self::frames::{
     Envelope, ListMeta, custom_list_json, envelope, list_json, list_protobuf, open_envelope,
@@ -105,7 +105,7 @@ impl Schema {
         head: Option<(&str, &str)>,
     ) -> Result<Vec<u8>, SchemaError> {
         let message = self.message(api_version, kind)?;
-        let mut writer = json::Writer {
+        let mut writer = self::json::Writer {
             table: &self.table,
             out: Vec::with_capacity(1024),
         };
@@ -168,7 +168,15 @@ impl Schema {
     /// add what the apiserver prints for required fields without a value.
     pub fn empty(&self, api_version: &str, kind: &str) -> Result<Value, SchemaError> {
         self.message(api_version, kind)?;
-        Ok(serde_json::json!({"kind": kind, "apiVersion": api_version, "metadata": {}}))
+        let mut object = json!({"kind": kind, "apiVersion": api_version, "metadata": {}});
+        // Internally these are no pointers: converting the empty object sets them.
+        if matches!(
+            (api_version, kind),
+            ("apps/v1", "Deployment" | "ReplicaSet" | "StatefulSet")
+        ) {
+            object["spec"] = json!({"replicas": 0});
+        }
+        Ok(object)
     }
 
     fn message(&self, api_version: &str, kind: &str) -> Result<usize, SchemaError> {
@@ -182,7 +190,9 @@ impl Schema {
 }
 
 fn fields(object: &Value) -> Result<&Map<String, Value>, SchemaError> {
-    object.as_object().ok_or_else(|| json::wrong("an object"))
+    object
+        .as_object()
+        .ok_or_else(|| self::json::wrong("an object"))
 }
 
 #[cfg(test)]

@@ -210,6 +210,20 @@ impl<'a> Bindings<'a> {
             .map(|(name, symbol)| (name.as_str(), symbol.kind))
     }
 
+    /// Whether two numbers in a message are both no older than the first write: resource versions
+    /// that no symbol names, such as the current one in an error.
+    pub(super) fn may_be_version(&self, recorded: &str, live: &str) -> bool {
+        let number = |text: &str| text.parse::<u64>().ok();
+        let versions = self.bound.iter().filter_map(|(name, bound)| {
+            let symbol = &self.symbols[*name];
+            let is_version = symbol.kind == SymbolKind::Rv;
+            is_version.then_some((number(&symbol.value)?, number(bound)?))
+        });
+        versions.min().is_some_and(|(oldest, bound)| {
+            number(recorded) >= Some(oldest) && number(live) >= Some(bound)
+        })
+    }
+
     /// Compares a text with the recorded one and binds what its holes hold.
     ///
     /// # Errors

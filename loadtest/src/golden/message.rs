@@ -174,7 +174,8 @@ impl Walk<'_, '_> {
             let (left_word, left_end) = left.split_at(end(left));
             let (right_word, right_end) = right.split_at(end(right));
             let Some((name, _)) = self.bindings.recorded_as(left_word).next() else {
-                if left != right {
+                let versions = self.bindings.may_be_version(left_word, right_word);
+                if left != right && !(versions && left_end == right_end) {
                     return Err(differs());
                 }
                 continue;

@@ -294,6 +294,9 @@ fn an_empty_object_prints_its_required_fields() {
          {{\"currentNumberScheduled\":0,\"numberMisscheduled\":0,\"desiredNumberScheduled\":0,\
          \"numberReady\":0}}"
     );
+    let replica_set = format!(
+        ",\"spec\":{{\"replicas\":0,\"selector\":null,{template}}},\"status\":{{\"replicas\":0}}"
+    );
     for (api_version, kind, rest) in [
         ("v1", "ConfigMap", ""),
         ("v1", "Endpoints", ""),
@@ -309,6 +312,7 @@ fn an_empty_object_prints_its_required_fields() {
             ",\"spec\":{},\"status\":{\"loadBalancer\":{}}",
         ),
         ("apps/v1", "DaemonSet", daemon_set.as_str()),
+        ("apps/v1", "ReplicaSet", replica_set.as_str()),
         (
             "networking.k8s.io/v1",
             "NetworkPolicy",
