@@ -1,7 +1,8 @@
 //! What a caller of the cache can act on.
 //!
-//! One variant per decision: answer 429, answer 410, answer 504, or forward the request to the apiserver. Nothing here
-//! is a bug of the cache; broken invariants panic instead and end the reflector that owns the writer.
+//! One variant per decision: answer 429, answer 410, answer 504, or forward the request to the
+//! apiserver. Nothing here is a bug of the cache; broken invariants panic instead and end the
+//! reflector that owns the writer.
 
 use crate::resource_version::ResourceVersion;
 
@@ -16,7 +17,8 @@ pub enum CacheError {
     Expired {
         /// What the client asked for.
         requested: ResourceVersion,
-        /// Version of the oldest event that can still be replayed; `oldest - 1` is the lowest acceptable start.
+        /// Version of the oldest event that can still be replayed; `oldest - 1` is the lowest
+        /// acceptable start.
         oldest: ResourceVersion,
     },
     /// The requested version was not reached in time: answer 504.
@@ -44,13 +46,14 @@ pub enum NotFresh {
     /// The stream and the fence both stayed behind the version the probe found.
     #[error("the stream stayed behind the probe")]
     Behind,
-    /// [`Options::consistent_waiters`](crate::Options::consistent_waiters) readers are waiting already.
+    /// [`Options::consistent_waiters`](crate::Options::consistent_waiters) readers are waiting
+    /// already.
     #[error("too many readers are waiting")]
     Busy,
 }
 
-/// The objects outgrew [`Options::objects_bytes`](crate::Options::objects_bytes); the cache is closed and the resource
-/// should pass through.
+/// The objects outgrew [`Options::objects_bytes`](crate::Options::objects_bytes); the cache is
+/// closed and the resource should pass through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("objects take {bytes} bytes, over the budget of {budget}")]
 pub struct OverBudget {

@@ -1,9 +1,10 @@
 //! One change of one object, shared by everything that walks the window.
 //!
-//! Owns the version before and after, and the frames built from them. It refuses to know who watches: a selection asks
-//! [`Event::transition`] what the change means to it. Each of the three possible frames is built at most once, by whoever
-//! asks first, and the bytes are shared from then on. Built frames are weighed in a counter of the window, so that they
-//! count against the history budget; dropping the event gives the weight back.
+//! Owns the version before and after, and the frames built from them. It refuses to know who
+//! watches: a selection asks [`Event::transition`] what the change means to it. Each of the three
+//! possible frames is built at most once, by whoever asks first, and the bytes are shared from then
+//! on. Built frames are weighed in a counter of the window, so that they count against the history
+//! budget; dropping the event gives the weight back.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,7 +17,8 @@ use crate::interest::KeyRef;
 use crate::object::Object;
 use crate::resource_version::ResourceVersion;
 
-/// What an event holds besides the objects: itself and its places in the index. An estimate, rounded up.
+/// What an event holds besides the objects: itself and its places in the index. An estimate,
+/// rounded up.
 const OVERHEAD: usize = 512;
 
 /// What happened to the object.
@@ -26,7 +28,8 @@ pub(crate) enum Change {
     Created { new: Arc<Object> },
     /// One version replaced another.
     Updated { old: Arc<Object>, new: Arc<Object> },
-    /// The key is free now; `last` is the body the apiserver sent, carrying the version of the deletion.
+    /// The key is free now; `last` is the body the apiserver sent, carrying the version of the
+    /// deletion.
     Removed { old: Arc<Object>, last: Arc<Object> },
 }
 
@@ -82,8 +85,8 @@ impl Event {
         self.arrived
     }
 
-    /// Bytes only the window holds: the version that left the store. The new version belongs to the store, until a
-    /// later event takes it out and is charged for it.
+    /// Bytes only the window holds: the version that left the store. The new version belongs to the
+    /// store, until a later event takes it out and is charged for it.
     pub(crate) fn memory(&self) -> usize {
         OVERHEAD
             + match &self.change {
@@ -93,8 +96,9 @@ impl Event {
             }
     }
 
-    /// Calls `visit` with every key a watcher that may care can be registered under. `trigger` is the field the
-    /// resource is indexed by: both values count, or the one who loses the object would never hear of it.
+    /// Calls `visit` with every key a watcher that may care can be registered under. `trigger` is
+    /// the field the resource is indexed by: both values count, or the one who loses the object
+    /// would never hear of it.
     pub(crate) fn keys(&self, trigger: Option<usize>, mut visit: impl FnMut(KeyRef<'_>)) {
         let (old, new) = match &self.change {
             Change::Created { new } => (None, new),
@@ -114,8 +118,8 @@ impl Event {
         }
     }
 
-    /// What the change is to someone who sees only objects that `pass`: as apiserver `cache_watcher.go`
-    /// `convertToWatchEvent`, 1.36.
+    /// What the change is to someone who sees only objects that `pass`: as apiserver
+    /// `cache_watcher.go` `convertToWatchEvent`, 1.36.
     pub(crate) fn transition(&self, pass: impl Fn(&Object) -> bool) -> Transition {
         match &self.change {
             Change::Created { new } if pass(new) => Transition::Added,

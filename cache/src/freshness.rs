@@ -1,8 +1,9 @@
 //! Who waits for a proof that the cache is fresh.
 //!
-//! Owns the readers that arrived since the last probe started. The reflector takes all of them at once, probes, and
-//! answers each; whoever arrives meanwhile waits for the next probe, because a probe proves nothing about what was
-//! written after it started. Waiting is bounded by a count; a reader that gave up is dropped on the way.
+//! Owns the readers that arrived since the last probe started. The reflector takes all of them at
+//! once, probes, and answers each; whoever arrives meanwhile waits for the next probe, because a
+//! probe proves nothing about what was written after it started. Waiting is bounded by a count; a
+//! reader that gave up is dropped on the way.
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};

@@ -1,8 +1,9 @@
 //! What a reader asks for, and the one key of it that events are indexed by.
 //!
-//! A [`Selection`] is the whole predicate. An [`Interest`] is its most selective indexable part: everyone who reads or
-//! waits does so under exactly one interest, so an event reaches a reader at most once and never visits readers that
-//! cannot care. The predicate still decides; the interest only narrows.
+//! A [`Selection`] is the whole predicate. An [`Interest`] is its most selective indexable part:
+//! everyone who reads or waits does so under exactly one interest, so an event reaches a reader at
+//! most once and never visits readers that cannot care. The predicate still decides; the interest
+//! only narrows.
 
 use std::collections::HashMap;
 
@@ -93,7 +94,8 @@ pub(crate) enum KeyRef<'a> {
     Field(&'a str),
 }
 
-/// A map from keys to `T`, looked up without allocating. Names are chosen by tenants, hence the keyed hash of std.
+/// A map from keys to `T`, looked up without allocating. Names are chosen by tenants, hence the
+/// keyed hash of std.
 #[derive(Debug)]
 pub(crate) struct Index<T> {
     namespaces: HashMap<Box<str>, T>,

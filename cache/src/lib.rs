@@ -1,9 +1,10 @@
-//! The watch cache of one resource in one encoding: one upstream watch in, any number of client watches out.
+//! The watch cache of one resource in one encoding: one upstream watch in, any number of client
+//! watches out.
 //!
 //! ```text
 //!  apiserver ──chunks──► ListerWatcher (the caller's; this crate opens no socket)
 //!                            │
-//!                        Reflector      state machine: list, watch, resume, relist; proves freshness
+//!                        Reflector      list, watch, resume, relist; proves freshness
 //!                            │  encoding: frames cut, metadata lifted, bytes kept as received
 //!                            ▼
 //!                         Writer        the only way in; the resource version only grows
@@ -17,14 +18,16 @@
 //!        GET, LIST, pages    Watcher: a cursor; reads at its client's pace ──frames──► client
 //! ```
 //!
-//! [`WatchCache::new`] makes both ends. The caller runs [`Reflector::run`] with the [`Writer`] as a task it owns, and
-//! answers requests from the [`WatchCache`]: [`WatchCache::snapshot`] for reads at any version,
-//! [`WatchCache::wait_until_fresh`] before reads not older than one, [`WatchCache::consistent`] for reads that must see
-//! everything written before them, [`WatchCache::watch`] for streams.
+//! [`WatchCache::new`] makes both ends. The caller runs [`Reflector::run`] with the [`Writer`] as a
+//! task it owns, and answers requests from the [`WatchCache`]: [`WatchCache::snapshot`] for reads
+//! at any version, [`WatchCache::wait_until_fresh`] before reads not older than one,
+//! [`WatchCache::consistent`] for reads that must see everything written before them,
+//! [`WatchCache::watch`] for streams.
 //!
-//! What holds: versions never go back; no event is lost, doubled or reordered, and a stream that cannot keep this ends;
-//! a bookmark at x follows every event up to x; objects are the apiserver's bytes; memory is bounded by [`Options`].
-//! What it refuses: sockets, tasks of its own, identities, and any guess about state it was not told.
+//! What holds: versions never go back; no event is lost, doubled or reordered, and a stream that
+//! cannot keep this ends; a bookmark at x follows every event up to x; objects are the apiserver's
+//! bytes; memory is bounded by [`Options`]. What it refuses: sockets, tasks of its own, identities,
+//! and any guess about state it was not told.
 
 pub mod encoding;
 mod error;

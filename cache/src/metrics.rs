@@ -1,7 +1,7 @@
 //! What a cache counts: plain numbers the owner exports under names of its choosing.
 //!
-//! [`Counters`] only grow and are bumped without locks; [`Stats`] is one look at everything, taken on scrape. Nothing
-//! here is labelled, and this crate knows no metrics library.
+//! [`Counters`] only grow and are bumped without locks; [`Stats`] is one look at everything, taken
+//! on scrape. Nothing here is labelled, and this crate knows no metrics library.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,10 +1,11 @@
 //! Lists and watches one resource upstream and feeds the writer of its cache.
 //!
-//! Owns the state machine (`reflector/machine.rs`), the proofs of freshness (`reflector/probe.rs`) and the pace of
-//! retries. It refuses to know HTTP: [`ListerWatcher`] moves raw bodies. Machine and prober are two futures of one task
-//! that share the one writer; whichever stream delivers an event first applies it, and the other's copy is ignored,
-//! because both streams are gapless from a point at or below the own version. The invariant: the own version never goes
-//! back. A list older than what the cache has served is discarded, however often that takes.
+//! Owns the state machine (`reflector/machine.rs`), the proofs of freshness (`reflector/probe.rs`)
+//! and the pace of retries. It refuses to know HTTP: [`ListerWatcher`] moves raw bodies. Machine
+//! and prober are two futures of one task that share the one writer; whichever stream delivers an
+//! event first applies it, and the other's copy is ignored, because both streams are gapless from a
+//! point at or below the own version. The invariant: the own version never goes back. A list older
+//! than what the cache has served is discarded, however often that takes.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -31,8 +32,8 @@ pub use request::{ListRequest, WatchRequest};
 use machine::Machine;
 use probe::Prober;
 
-/// The way to the apiserver: raw bodies of one resource in one encoding. Implementations add the path, the encoding's
-/// media type and credentials, and bound the size of a list body.
+/// The way to the apiserver: raw bodies of one resource in one encoding. Implementations add the
+/// path, the encoding's media type and credentials, and bound the size of a list body.
 pub trait ListerWatcher: Send + Sync {
     /// Body of a watch, in chunks cut anywhere.
     type Body: Stream<Item = Result<Bytes, UpstreamError>> + Send + Unpin;
@@ -99,14 +100,16 @@ pub enum ReflectorStatus {
         /// What went wrong last.
         last_error: String,
     },
-    /// The apiserver answers 401 or 403. On 403 the cache is closed and the resource should pass through. Retried slowly.
+    /// The apiserver answers 401 or 403. On 403 the cache is closed and the resource should pass
+    /// through. Retried slowly.
     Denied {
         /// What it said.
         message: String,
     },
     /// The apiserver answers 404: the resource was removed. The cache is closed. Retried slowly.
     Gone,
-    /// The objects do not fit [`Options::objects_bytes`](crate::Options::objects_bytes); the reflector has ended.
+    /// The objects do not fit [`Options::objects_bytes`](crate::Options::objects_bytes); the
+    /// reflector has ended.
     OverBudget {
         /// What they would take.
         bytes: usize,
@@ -120,7 +123,8 @@ pub enum ReflectorStatus {
 pub struct ReflectorOptions {
     /// Objects per page of a paged LIST (500).
     pub page_size: usize,
-    /// Largest watch frame (16 MiB and some): a larger one counts as malformed and drops the connection.
+    /// Largest watch frame (16 MiB and some): a larger one counts as malformed and drops the
+    /// connection.
     pub frame_max: usize,
     /// Shortest `timeoutSeconds` of a watch (300 s); each is random up to twice this.
     pub watch_timeout_min: Duration,
@@ -150,8 +154,8 @@ impl Default for ReflectorOptions {
 pub struct Reflector;
 
 impl Reflector {
-    /// Runs until `shutdown` resolves or the objects outgrow their budget. The writer is dropped then, which closes the
-    /// cache; the last status says why.
+    /// Runs until `shutdown` resolves or the objects outgrow their budget. The writer is dropped
+    /// then, which closes the cache; the last status says why.
     pub async fn run<L: ListerWatcher>(
         writer: Writer,
         lister_watcher: L,

@@ -1,9 +1,10 @@
 //! The objects of one resource, in key order, with immutable snapshots in constant time.
 //!
-//! Owns a persistent set ordered by key and, for resources that have a trigger field, a second one ordered by (value,
-//! key); both hold the same shared objects. A [`Snapshot`] is a clone of the roots and a resource version: lists, pages
-//! and initial events read from one without a lock, for as long as they like. The invariant: both sets hold the same
-//! objects. It never compares two sets structurally; `imbl` shares nodes, and walking is enough here.
+//! Owns a persistent set ordered by key and, for resources that have a trigger field, a second one
+//! ordered by (value, key); both hold the same shared objects. A [`Snapshot`] is a clone of the
+//! roots and a resource version: lists, pages and initial events read from one without a lock, for
+//! as long as they like. The invariant: both sets hold the same objects. It never compares two sets
+//! structurally; `imbl` shares nodes, and walking is enough here.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -18,7 +19,8 @@ use crate::object::Object;
 use crate::resource::Resource;
 use crate::resource_version::ResourceVersion;
 
-/// What a place in the sets costs besides the object: leaf slots and shared inner nodes. An estimate, rounded up.
+/// What a place in the sets costs besides the object: leaf slots and shared inner nodes. An
+/// estimate, rounded up.
 const PLACE: usize = 64;
 
 /// The current objects.
@@ -44,15 +46,26 @@ impl Store {
 
     /// Puts a new version in place and returns the one it replaced.
     pub(crate) fn insert(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
-        let old = self.remove(object.key());
         self.bytes += object.memory() + PLACE;
+        let old = self
+            .by_key
+            .insert(ByKey(Arc::clone(&object)))
+            .map(|entry| entry.0);
+        if let Some(old) = &old {
+            self.bytes -= old.memory() + PLACE;
+        }
         if let Some((field, set)) = &mut self.by_field {
+            let moved_from = old
+                .as_ref()
+                .filter(|old| old.field(*field) != object.field(*field));
+            if let Some(old) = moved_from {
+                set.remove(&(old.field(*field), old.key()) as &dyn FieldPlace);
+            }
             set.insert(ByField {
                 field: *field,
-                object: Arc::clone(&object),
+                object,
             });
         }
-        self.by_key.insert(ByKey(object));
         old
     }
 
@@ -89,7 +102,8 @@ impl Store {
     }
 }
 
-/// All objects at one resource version; immutable, cheap to clone, independent of what the cache does next.
+/// All objects at one resource version; immutable, cheap to clone, independent of what the cache
+/// does next.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     resource: Arc<Resource>,
@@ -138,13 +152,14 @@ impl Snapshot {
         self.store.find(&format!("{namespace}/{name}"))
     }
 
-    /// The selected objects in key order. Only the object, field value or namespace asked for is walked.
+    /// The selected objects in key order. Only the object, field value or namespace asked for is
+    /// walked.
     pub fn iter<'a>(&'a self, selection: &'a Selection) -> impl Iterator<Item = &'a Arc<Object>> {
         self.iter_from(selection, "")
     }
 
-    /// The selected objects whose key is at or after `start`. `last key + "\0"` continues after that key, as the
-    /// apiserver's continue tokens do.
+    /// The selected objects whose key is at or after `start`. `last key + "\0"` continues after
+    /// that key, as the apiserver's continue tokens do.
     pub fn iter_from<'a>(
         &'a self,
         selection: &'a Selection,
@@ -154,8 +169,8 @@ impl Snapshot {
             .filter(|object| selection.matches(object))
     }
 
-    /// All objects of a namespace, or of all when `None`, whose key is at or after `start`: what `continue` and
-    /// `remainingItemCount` are counted over.
+    /// All objects of a namespace, or of all when `None`, whose key is at or after `start`: what
+    /// `continue` and `remainingItemCount` are counted over.
     pub fn range(
         &self,
         namespace: Option<&str>,
@@ -323,8 +338,9 @@ impl Ord for ByField {
     }
 }
 
-/// A place in the second order, borrowed either from an object or from a question. A trait object, because the set
-/// looks things up by what an entry can be borrowed as, and a pair of borrowed strings cannot be borrowed from one.
+/// A place in the second order, borrowed either from an object or from a question. A trait object,
+/// because the set looks things up by what an entry can be borrowed as, and a pair of borrowed
+/// strings cannot be borrowed from one.
 trait FieldPlace {
     fn place(&self) -> (&str, &str);
 }

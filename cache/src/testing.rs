@@ -154,7 +154,8 @@ pub(crate) fn drain(watcher: &mut Watcher) -> Vec<String> {
     seen
 }
 
-/// Frames as `TYPE key@version`, bookmarks as `BOOKMARK @version`, with ` end` after the initial events.
+/// Frames as `TYPE key@version`, bookmarks as `BOOKMARK @version`, with ` end` after the initial
+/// events.
 pub(crate) fn lines(frames: &Bytes) -> Vec<String> {
     let text = std::str::from_utf8(frames).expect("JSON is text");
     assert!(text.ends_with('\n'), "frames are whole");

@@ -1,9 +1,9 @@
 //! What a worker sees of a cache: window, index and parked watchers behind one lock.
 //!
-//! Owns the version up to which this view is complete and the generation of its state. Reading, registering and marking
-//! happen under one lock, which is what makes "dry at version x" a fact: a bookmark may carry x because every event up
-//! to x was read before. There is one view per cache today; giving each worker thread its own changes nothing but how
-//! many views the writer visits.
+//! Owns the version up to which this view is complete and the generation of its state. Reading,
+//! registering and marking happen under one lock, which is what makes "dry at version x" a fact: a
+//! bookmark may carry x because every event up to x was read before. There is one view per cache
+//! today; giving each worker thread its own changes nothing but how many views the writer visits.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -74,7 +74,8 @@ impl View {
         CacheError::Expired { requested, oldest }
     }
 
-    /// Appends a change; the wakers of those who may care are for the caller to wake, after the lock.
+    /// Appends a change; the wakers of those who may care are for the caller to wake, after the
+    /// lock.
     pub(crate) fn push(
         &mut self,
         resource_version: ResourceVersion,

@@ -1,9 +1,11 @@
 //! One resource in one encoding: a single writer, any number of readers.
 //!
-//! [`Writer`] is the only way in and is not `Clone`; [`WatchCache`] is the way out and is. A change is published in one
-//! order everywhere: store, then window and snapshot together, then wakers and waiters, so news never arrives before
-//! the state it is about. The own version only grows; an event or bookmark at or below it was seen before and changes nothing, which is
-//! what lets two upstream streams (the main one and a fence) feed one writer. Dropping the writer closes the cache.
+//! [`Writer`] is the only way in and is not `Clone`; [`WatchCache`] is the way out and is. A change
+//! is published in one order everywhere: store, then window and snapshot together, then wakers and
+//! waiters, so news never arrives before the state it is about. The own version only grows; an
+//! event or bookmark at or below it was seen before and changes nothing, which is what lets two
+//! upstream streams (the main one and a fence) feed one writer. Dropping the writer closes the
+//! cache.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +31,8 @@ use crate::view::View;
 use crate::watcher::{WatchStart, Watcher};
 use crate::window::Window;
 
-/// History younger than this is dropped for bytes only: apiserver `watch_cache.go` `eventFreshDuration`, 1.36.
+/// History younger than this is dropped for bytes only: apiserver `watch_cache.go`
+/// `eventFreshDuration`, 1.36.
 const HISTORY_AGE_MIN: Duration = Duration::from_secs(75);
 
 /// How long a watcher may leave an event unread before it counts as slow.
@@ -42,15 +45,17 @@ const REWIND_EVENTS_MAX: usize = 10_000;
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Bytes the current objects may take (512 MiB). Beyond it the cache closes, its status becomes
-    /// [`ReflectorStatus::OverBudget`] and the resource should pass through. During a relist objects that changed are
-    /// held twice.
+    /// [`ReflectorStatus::OverBudget`] and the resource should pass through. During a relist
+    /// objects that changed are held twice.
     pub objects_bytes: usize,
-    /// Bytes the window may take beyond the objects (64 MiB), not counting its newest event and the 64 KiB of frames a
-    /// reader may build in one poll. Beyond it the oldest events go, and who had not read them resumes or gets 410.
+    /// Bytes the window may take beyond the objects (64 MiB), not counting its newest event and the
+    /// 64 KiB of frames a reader may build in one poll. Beyond it the oldest events go, and who had
+    /// not read them resumes or gets 410.
     pub history_bytes: usize,
     /// Age beyond which events go (5 minutes); values under 75 s count as 75 s.
     pub history_age: Duration,
-    /// Readers that may wait for one proof of freshness (250,000). Beyond it [`NotFresh::Busy`] is returned at once.
+    /// Readers that may wait for one proof of freshness (250,000). Beyond it [`NotFresh::Busy`] is
+    /// returned at once.
     pub consistent_waiters: usize,
 }
 
@@ -157,7 +162,8 @@ impl WatchCache {
         self.shared.progress.borrow().is_some()
     }
 
-    /// Resolves once reads are answered. Never, if the cache is closed before; pair it with a timeout.
+    /// Resolves once reads are answered. Never, if the cache is closed before; pair it with a
+    /// timeout.
     pub async fn ready(&self) {
         let mut progress = self.shared.progress.subscribe();
         progress
@@ -181,7 +187,8 @@ impl WatchCache {
         self.shared.view.lock().watchers.len()
     }
 
-    /// When somebody last read or opened a watch. A cache without watchers that was not used for long may be closed.
+    /// When somebody last read or opened a watch. A cache without watchers that was not used for
+    /// long may be closed.
     pub fn last_used(&self) -> Instant {
         self.shared.read(&self.shared.last_used)
     }
@@ -203,7 +210,8 @@ impl WatchCache {
     ///
     /// # Errors
     /// [`CacheError::Expired`] when it lies below the window or too many events ago,
-    /// [`CacheError::ResourceVersionTooLarge`] when it was not reached yet, [`CacheError::NotReady`].
+    /// [`CacheError::ResourceVersionTooLarge`] when it was not reached yet,
+    /// [`CacheError::NotReady`].
     pub fn snapshot_at(&self, resource_version: ResourceVersion) -> Result<Snapshot, CacheError> {
         // The snapshot first: the view is never behind it.
         let newest = self.snapshot()?;
@@ -249,11 +257,13 @@ impl WatchCache {
         }
     }
 
-    /// A snapshot proven to hold everything written before this call, labelled with the version it is proven for. One
-    /// probe of the reflector serves everyone who asked before it started.
+    /// A snapshot proven to hold everything written before this call, labelled with the version it
+    /// is proven for, which may be ahead of [`Self::resource_version`]. One probe of the reflector
+    /// serves everyone who asked before it started.
     ///
     /// # Errors
-    /// [`CacheError::NotFresh`] when there is no proof: forward the request. [`CacheError::NotReady`].
+    /// [`CacheError::NotFresh`] when there is no proof: forward the request.
+    /// [`CacheError::NotReady`].
     pub async fn consistent(&self, timeout: Duration) -> Result<Snapshot, CacheError> {
         self.shared.touch(&self.shared.last_used);
         if !self.is_ready() {
@@ -267,8 +277,9 @@ impl WatchCache {
         }
     }
 
-    /// Opens a watch. It ends cleanly at `deadline`, when the state is replaced, or when the client is too slow.
-    /// `bookmarks` is `allowWatchBookmarks`; periodic ones follow the apiserver's schedule.
+    /// Opens a watch. It ends cleanly at `deadline`, when the state is replaced, or when the client
+    /// is too slow. `bookmarks` is `allowWatchBookmarks`; periodic ones follow the apiserver's
+    /// schedule.
     ///
     /// # Errors
     /// [`CacheError::Expired`] when the start lies below the window, [`CacheError::NotReady`].
@@ -289,7 +300,8 @@ impl WatchCache {
         )
     }
 
-    /// One look at everything. Takes time in proportion to the number of watchers; meant for a scrape.
+    /// One look at everything. Takes time in proportion to the number of watchers; meant for a
+    /// scrape.
     pub fn stats(&self) -> Stats {
         let (objects, bytes) = match &*self.shared.current.lock() {
             Some(snapshot) => (snapshot.len(), snapshot.bytes()),
@@ -348,9 +360,10 @@ impl Writer {
         self.resource_version
     }
 
-    /// Takes one event of an upstream stream that is complete from the own version on. Events below the own version and
-    /// repeats change nothing, nor does anything before the first [`Self::replace`] or after the cache was closed. What
-    /// happened is judged by what the store holds, not by the event's type alone.
+    /// Takes one event of an upstream stream that is complete from the own version on. Events below
+    /// the own version and repeats change nothing, nor does anything before the first
+    /// [`Self::replace`] or after the cache was closed. What happened is judged by what the store
+    /// holds, not by the event's type alone.
     ///
     /// # Errors
     /// [`OverBudget`]; the cache is closed then.
@@ -362,7 +375,8 @@ impl Writer {
         if !self.ready || resource_version < self.resource_version {
             return Ok(());
         }
-        // Leases that expire together are deleted at one version, so the own version itself may still bring news.
+        // Leases that expire together are deleted at one version, so the own version itself may
+        // still bring news.
         let old = self.store.find(object.key()).cloned();
         let seen = |old: &Object| old.resource_version() >= resource_version;
         let change = match (event_type, old) {
@@ -409,7 +423,8 @@ impl Writer {
         });
     }
 
-    /// The upstream vouched that nothing happened up to `resource_version`; `template` is the bookmark it said so with.
+    /// The upstream vouched that nothing happened up to `resource_version`; `template` is the
+    /// bookmark it said so with.
     pub fn advance(
         &mut self,
         resource_version: ResourceVersion,
@@ -453,7 +468,8 @@ impl Writer {
         Store::new(self.shared.resource.fields.trigger())
     }
 
-    /// Adds to a relist. An object the cache holds already, byte for byte, is shared rather than held twice.
+    /// Adds to a relist. An object the cache holds already, byte for byte, is shared rather than
+    /// held twice.
     pub(crate) fn collect_into(
         &mut self,
         store: &mut Store,
@@ -482,7 +498,8 @@ impl Writer {
         });
     }
 
-    /// Ends every watcher and answers nobody until the next [`Self::replace`]. The own version stays as a lower bound.
+    /// Ends every watcher and answers nobody until the next [`Self::replace`]. The own version
+    /// stays as a lower bound.
     pub(crate) fn close(&mut self) {
         self.ready = false;
         self.store = self.collect();
@@ -514,8 +531,9 @@ impl Writer {
         }
     }
 
-    /// State, then news. The snapshot is swapped while the view is locked: whoever reads an event finds it in the
-    /// snapshot too, and a snapshot is never ahead of a view locked after it was taken.
+    /// State, then news. The snapshot is swapped while the view is locked: whoever reads an event
+    /// finds it in the snapshot too, and a snapshot is never ahead of a view locked after it was
+    /// taken.
     fn publish_state(
         &mut self,
         resource_version: ResourceVersion,

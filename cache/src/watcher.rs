@@ -1,10 +1,11 @@
 //! One watch: initial events, then live ones, bookmarks in between, an end.
 //!
-//! A watcher owns a seat in the view and nothing that grows. It walks at its client's pace: a poll takes what is there,
-//! up to about [`BATCH_BYTES`], as one piece of bytes, and parks when dry. It refuses to wait on the writer's side or to
-//! bridge a gap: when events it had not read were forgotten, or the state was replaced, it ends cleanly, as the
-//! apiserver ends a watcher that is too slow, and the client resumes. The rejected alternative, a queue per watcher,
-//! costs memory for the stalled and a push for everyone.
+//! A watcher owns a seat in the view and nothing that grows. It walks at its client's pace: a poll
+//! takes what is there, up to about [`BATCH_BYTES`], as one piece of bytes, and parks when dry. It
+//! refuses to wait on the writer's side or to bridge a gap: when events it had not read were
+//! forgotten, or the state was replaced, it ends cleanly, as the apiserver ends a watcher that is
+//! too slow, and the client resumes. The rejected alternative, a queue per watcher, costs memory
+//! for the stalled and a push for everyone.
 //!
 //! ```text
 //!   Initial ──snapshot read, end bookmark──► Live ──deadline, too slow, replaced──► ended
@@ -34,14 +35,16 @@ const BATCH_BYTES: usize = 64 << 10;
 /// Events copied out of the window under one lock.
 const BATCH_EVENTS: usize = 256;
 
-/// Batches without a single match after which a poll gives way to other tasks.
-const IDLE_BATCHES: usize = 4;
+/// How often a poll goes back for more before it gives way to other tasks.
+const READS_PER_POLL: usize = 8;
 
-/// Cadence of bookmarks and their distance to the end: apiserver `cache_watcher.go` `nextBookmarkTime`, 1.36.
+/// Cadence of bookmarks and their distance to the end: apiserver `cache_watcher.go`
+/// `nextBookmarkTime`, 1.36.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 
-/// When a watcher with initial events gets its extra bookmark: the apiserver's bucket tick comes within 1.25 s.
+/// When a watcher with initial events gets its extra bookmark: the apiserver's bucket tick comes
+/// within 1.25 s.
 const BOOKMARK_AFTER_INITIAL: Duration = Duration::from_secs(1);
 
 /// Where a watch begins.
@@ -60,7 +63,8 @@ pub enum WatchStart {
     },
 }
 
-/// A watch stream: whole frames, all that is pending coalesced. `None` is a clean end; errors occur only at the start.
+/// A watch stream: whole frames, all that is pending coalesced. `None` is a clean end; errors occur
+/// only at the start.
 #[derive(Debug)]
 pub struct Watcher {
     shared: Arc<Shared>,
@@ -164,12 +168,14 @@ impl Watcher {
         self.initial = None;
     }
 
-    /// Appends live events until the batch is full or the seat is dry; appends the bookmark that is due then. Returns
-    /// whether the watch goes on.
+    /// Appends live events until the batch is full or the seat is dry; appends the bookmark that is
+    /// due then.
     fn fill_live(&mut self, batch: &mut Batch, cx: &Context<'_>) -> Filled {
         let mut events = Vec::new();
-        let mut idle = 0;
-        while !batch.is_full() {
+        for _ in 0..READS_PER_POLL {
+            if batch.is_full() {
+                return Filled::Full;
+            }
             match self.read(&mut events, cx) {
                 Reading::Events => {}
                 Reading::Dry(own) => {
@@ -185,11 +191,10 @@ impl Watcher {
             for event in events.drain(..) {
                 self.add_event(batch, &event);
             }
-            idle += 1;
-            if idle >= IDLE_BATCHES && batch.is_empty() {
-                cx.waker().wake_by_ref();
-                return Filled::Dry;
-            }
+        }
+        if batch.is_empty() {
+            cx.waker().wake_by_ref(); // nothing but misses: others first, then on
+            return Filled::Dry;
         }
         Filled::Full
     }
@@ -295,7 +300,8 @@ enum Filled {
     Ended,
 }
 
-/// What one poll collects. A single shared frame is passed on as it is; only the second one makes a copy of both.
+/// What one poll collects. A single shared frame is passed on as it is; only the second one makes a
+/// copy of both.
 #[derive(Debug, Default)]
 struct Batch {
     single: Option<Bytes>,

@@ -1,9 +1,10 @@
 //! Who waits for what: the fan-out index.
 //!
-//! Owns one slot per open watcher: its waker and the first event it has not read. An event visits only the slots
-//! registered under one of its keys. Nothing is ever queued for a watcher; a stalled one costs its slot. The writer
-//! marks slots under the lock that also guards the window and wakes the tasks after it let go, so a task that finds its
-//! slot unmarked may sleep: publish state before news, register before looking.
+//! Owns one slot per open watcher: its waker and the first event it has not read. An event visits
+//! only the slots registered under one of its keys. Nothing is ever queued for a watcher; a stalled
+//! one costs its slot. The writer marks slots under the lock that also guards the window and wakes
+//! the tasks after it let go, so a task that finds its slot unmarked may sleep: publish state
+//! before news, register before looking.
 
 use std::task::Waker;
 

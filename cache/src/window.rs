@@ -1,9 +1,10 @@
 //! The recent past: events since some version, or "too old".
 //!
-//! Owns the newest events in order, numbered by a sequence that never repeats, and an index from key to sequence numbers
-//! so that a reader of one key walks only that key's events. It is bounded by bytes and age and forgets from the old
-//! end; the newest event always stays. The invariant: for every start at or above [`Window::floor`], every event after
-//! it is here. It knows nothing of who reads.
+//! Owns the newest events in order, numbered by a sequence that never repeats, and an index from
+//! key to sequence numbers so that a reader of one key walks only that key's events. It is bounded
+//! by bytes and age and forgets from the old end; the newest event always stays. The invariant: for
+//! every start at or above [`Window::floor`], every event after it is here. It knows nothing of who
+//! reads.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -109,8 +110,8 @@ impl Window {
                 self.index.remove(key);
             }
         });
-        // As apiserver: anything from just before the oldest event on. Two events may share a version (leases that
-        // expire together); a start between them would lose the first.
+        // As apiserver: anything from just before the oldest event on. Two events may share a
+        // version (leases that expire together); a start between them would lose the first.
         let forgotten = event.resource_version();
         self.floor = self.events.front().map_or(forgotten, |oldest| {
             let before_oldest = oldest.resource_version().get().saturating_sub(1);
@@ -118,7 +119,8 @@ impl Window {
         });
     }
 
-    /// Forgets everything: the state was replaced at `resource_version`, and what happened before is unknown.
+    /// Forgets everything: the state was replaced at `resource_version`, and what happened before
+    /// is unknown.
     pub(crate) fn restart(&mut self, resource_version: ResourceVersion) {
         self.first = self.end();
         self.events.clear();
@@ -178,8 +180,8 @@ impl Window {
         }
     }
 
-    /// Copies up to `max` events at or after `from` that `interest` does not rule out. Returns where to go on, if
-    /// there is more.
+    /// Copies up to `max` events at or after `from` that `interest` does not rule out. Returns
+    /// where to go on, if there is more.
     pub(crate) fn collect(
         &self,
         interest: &Interest,

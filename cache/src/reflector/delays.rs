@@ -5,7 +5,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
-/// client-go `reflector.go`, 1.36: 800 ms, doubled, each stretched by up to as much again, 30 s before stretching.
+/// client-go `reflector.go`, 1.36: 800 ms, doubled, each stretched by up to as much again, 30 s
+/// before stretching.
 const FIRST: Duration = Duration::from_millis(800);
 const LAST: Duration = Duration::from_secs(30);
 

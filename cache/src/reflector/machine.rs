@@ -1,11 +1,15 @@
-//! The list-and-watch state machine: as client-go `reflector.go`, 1.36, without its way back in versions.
+//! The list-and-watch state machine: as client-go `reflector.go`, 1.36, without its way back in
+//! versions.
 //!
 //! ```text
-//!              ┌── 400, 422, ended early ──► List ──── replaced ───┐
-//!              │                              │ ▲ page expired     ▼
-//!   start ► WatchList ── replaced ──────────► Streaming ◄──────── Watch
-//!              ▲                              │    └── ended, cut ──►▲
-//!              └────────── 410 ───────────────┴──────── 410 ─────────┘       any failure: Backoff, then on
+//!                ┌──────── 410 ─────────┬──────── 410 ─────────┐
+//!                ▼                      │                      │
+//!   start ──► WatchList ─replaced─► Streaming ─ended, cut──► Watch
+//!                │                      ▲                    │ ▲
+//!                │                      └───────opened───────┘ │
+//!                └─unknown, ended early─► List ────replaced────┘
+//!
+//!   any failure ──► Backoff ──► on
 //! ```
 
 use std::convert::Infallible;
@@ -24,7 +28,7 @@ use super::{ListRequest, ListerWatcher, ReflectorStatus, Upstream, UpstreamError
 #[derive(Debug)]
 enum State<B> {
     /// Wants a whole new state as one stream of initial events, not older than the own version.
-    /// Leaves to Streaming with the end bookmark, to List when the server cannot, to Backoff on failure.
+    /// Leaves to Streaming with the end bookmark, to List if the server cannot, to Backoff if it fails.
     WatchList,
     /// Wants a whole new state as a list; in one piece after a page expired under it.
     /// Leaves to Watch when it is complete, to Backoff on failure.
@@ -33,7 +37,7 @@ enum State<B> {
     /// Leaves to Streaming, to WatchList when the own version expired, to Backoff on failure.
     Watch,
     /// Applies what the stream brings.
-    /// Leaves to Watch when it ends or breaks, to WatchList on 410, to Backoff when it makes no sense.
+    /// Leaves to Watch when it ends or breaks, to WatchList on 410, to Backoff on nonsense.
     Streaming(EventStream<B>),
     /// Sits out a delay.
     /// Leaves to the state inside.
@@ -251,7 +255,8 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
         )
     }
 
-    /// A WatchList did not come about. Servers that do not know it say 400 or 422; those that cannot do it say 500.
+    /// A WatchList did not come about. Servers that do not know it say 400 or 422; those that
+    /// cannot do it say 500.
     fn sync_failed(&mut self, error: &UpstreamError) -> State<L::Body> {
         match error {
             UpstreamError::Status {
@@ -276,7 +281,7 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
         };
         match code {
             _ if error.is_expired() => {
-                tracing::info!(resource = %self.resource(), %error, "version expired, listing anew");
+                tracing::info!(resource = %self.resource(), %error, "expired, listing anew");
                 let delay = self.delays.after_expiry();
                 State::Backoff {
                     delay,

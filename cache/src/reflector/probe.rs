@@ -1,14 +1,16 @@
 //! Proofs that the cache holds everything written before a moment.
 //!
-//! One probe at a time serves every reader that arrived before it started. It is a consistent LIST with a small limit;
-//! its version X is at least the newest write of that moment. There are three proofs, cheapest first:
+//! One probe at a time serves every reader that arrived before it started. It is a consistent LIST
+//! with a small limit; its version X is at least the newest write of that moment. There are three
+//! proofs, cheapest first:
 //!
 //! 1. The own version is, or within [`STREAM_GRACE`] becomes, X or more: the stream was busy.
-//! 2. The list is the whole collection and equals the store by key and version: these very objects are the state at X.
-//!    Only that snapshot is labelled X. The own version stays: an object may have come and gone in between, and the
-//!    stream has yet to say so.
-//! 3. A *fence*: a short watch from the own version. The apiserver sends a bookmark before its end, and the fence
-//!    carries every event up to it, so the own version may advance to the bookmark. About one second on 1.36.
+//! 2. The list is the whole collection and equals the store by key and version: these very objects
+//!    are the state at X. Only that snapshot is labelled X. The own version stays: an object may
+//!    have come and gone in between, and the stream has yet to say so.
+//! 3. A *fence*: a short watch from the own version. The apiserver sends a bookmark before its end,
+//!    and the fence carries every event up to it, so the own version may advance to the bookmark.
+//!    About one second on 1.36.
 //!
 //! Anything else, silence included, is no proof, and the reader forwards its request.
 

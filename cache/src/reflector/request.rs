@@ -13,7 +13,8 @@ pub struct ListRequest {
     pub limit: Option<usize>,
     /// `continue` of the page before.
     pub continue_token: Option<String>,
-    /// `resourceVersion`, sent with `resourceVersionMatch=NotOlderThan`; `None` asks for a consistent list.
+    /// `resourceVersion`, sent with `resourceVersionMatch=NotOlderThan`; `None` asks for a
+    /// consistent list.
     pub not_older_than: Option<ResourceVersion>,
 }
 

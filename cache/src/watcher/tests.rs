@@ -186,6 +186,11 @@ async fn a_watch_that_left_its_events_unread_too_long_ends_cleanly() {
     assert_eq!(drain(&mut slow), ["END"]);
     assert_eq!(drain(&mut reading_initial), ["BOOKMARK @10 end", "END"]);
     assert_eq!(cache.stats().expired_watchers, 2);
+    let resumed = cache.watch(select(""), WatchStart::After(rv(10)), false, in_seconds(9));
+    assert!(
+        matches!(resumed, Err(CacheError::Expired { .. })),
+        "the client learns it on resuming"
+    );
     assert_eq!(cache.watchers(), 1, "an ended watch leaves its slot");
     writer.put("b/x", 100);
     assert_eq!(
@@ -308,6 +313,18 @@ async fn a_watch_ends_at_its_deadline_even_in_the_middle_of_initial_events() {
     assert_eq!(cache.watchers(), 0);
     let mut past = cache.watch_list("", 0);
     assert_eq!(drain(&mut past), ["END"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_row_of_misses_is_walked_in_several_polls_without_waiting() {
+    let (mut writer, cache) = cache_of(10, &[]);
+    let mut watcher = cache.watch_after("app=rare", 10);
+    for n in 0..4000 {
+        writer.put("a/x", 11 + n);
+    }
+    writer.put("a/y +rare", 5000);
+    assert_eq!(drain(&mut watcher), [""; 0], "gave way");
+    assert_eq!(next(&mut watcher).await, ["ADDED a/y@5000"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -435,7 +452,12 @@ async fn one_event_is_one_shared_frame_for_everyone() {
 
 #[test]
 fn an_idle_watch_is_small() {
-    assert!(size_of::<Watcher>() <= 144, "{}", size_of::<Watcher>());
+    let parts = [
+        size_of::<Watcher>(),
+        size_of::<Selection>(),
+        size_of::<Sleep>(),
+    ];
+    assert!(parts.iter().sum::<usize>() <= 400, "{parts:?}");
     fn is_send_and_unpin<T: Send + Unpin>() {}
     is_send_and_unpin::<Watcher>();
 }

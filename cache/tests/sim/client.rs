@@ -1,4 +1,5 @@
-//! A client of the cache that believes nothing: it folds what it is sent and compares with the model.
+//! A client of the cache that believes nothing: it folds what it is sent and compares with the
+//! model.
 
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Duration, Instant};

@@ -1,9 +1,10 @@
 //! Seeded histories against a naive model.
 //!
-//! A seed decides everything: writes, cuts, compactions, lagging and failing upstreams, clients that are slow, leave
-//! and return. After every step these laws are checked: a watch that was read dry equals the list at its version, as
-//! does every bookmark and every list; versions never go back; nothing is delivered twice or skipped; memory stays
-//! within the limits. `WATERSHED_SIM_SEED=n` replays one seed.
+//! A seed decides everything: writes, cuts, compactions, lagging and failing upstreams, clients
+//! that are slow, leave and return. After every step these laws are checked: a watch that was read
+//! dry equals the list at its version, as does every bookmark and every list; versions never go
+//! back; nothing is delivered twice or skipped; memory stays within the limits.
+//! `WATERSHED_SIM_SEED=n` replays one seed.
 
 mod client;
 mod model;

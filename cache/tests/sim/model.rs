@@ -1,4 +1,5 @@
-//! The naive model: an apiserver that keeps everything and computes every answer from the whole log.
+//! The naive model: an apiserver that keeps everything and computes every answer from the whole
+//! log.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
