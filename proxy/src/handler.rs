@@ -33,17 +33,17 @@ use crate::{
     negotiate::{Action, Endpoint, negotiate},
     passthrough::Passthrough,
     request::{self, Query, RequestInfo, Verb},
-    reviews::UpstreamReviews,
     serve::{self, Read, Reason, answer::Answerer},
     status::{ErrorFormat, Status},
+    upstream::Upstream,
 };
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// Everything a request meets. One for the whole proxy.
 pub(crate) struct Handler {
-    pub(crate) authenticator: Authenticator<UpstreamReviews>,
-    pub(crate) authorizer: Authorizer<UpstreamReviews>,
+    pub(crate) authenticator: Authenticator<Upstream>,
+    pub(crate) authorizer: Authorizer<Upstream>,
     pub(crate) caches: Caches,
     pub(crate) passthrough: Passthrough,
     pub(crate) metrics: Metrics,

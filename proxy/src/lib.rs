@@ -37,7 +37,6 @@ mod metrics;
 mod negotiate;
 mod passthrough;
 mod request;
-mod reviews;
 mod serve;
 mod status;
 mod tls;
@@ -56,7 +55,6 @@ use crate::{
     listener::{Limits, Listener, ListenerOptions},
     metrics::Metrics,
     passthrough::{Assertion, Passthrough},
-    reviews::UpstreamReviews,
     tls::{ServerFiles, ServerTls},
     upstream::{AssertedIdentity, CredentialSource, Upstream, UpstreamOptions},
 };
@@ -189,7 +187,7 @@ fn handler(
     live: watch::Receiver<Arc<Live>>,
     (assertion, drain): (Assertion, Drain),
 ) -> Handler {
-    let reviewer = Arc::new(Reviewer::new(UpstreamReviews(upstream.clone())));
+    let reviewer = Arc::new(Reviewer::new(upstream.clone()));
     Handler {
         authenticator: Authenticator::new(Arc::clone(&reviewer)),
         authorizer: Authorizer::new(reviewer),
