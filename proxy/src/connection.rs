@@ -163,10 +163,11 @@ pub(crate) fn tune(
 ) -> std::io::Result<()> {
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
-    let keep_alive = TcpKeepalive::new().with_time(interval);
+    let whole = |it: Duration| it.max(Duration::from_secs(1)); // the system counts in seconds
+    let keep_alive = TcpKeepalive::new().with_time(whole(interval));
     #[cfg(target_os = "linux")]
     {
-        let keep_alive = keep_alive.with_interval(timeout / 3).with_retries(3);
+        let keep_alive = keep_alive.with_interval(whole(timeout / 3)).with_retries(3);
         socket.set_tcp_keepalive(&keep_alive)?;
         socket.set_tcp_user_timeout(Some(interval + timeout))
     }

@@ -65,6 +65,10 @@ pub(crate) struct UpstreamOptions {
     pub(crate) connections_per_pool: usize,
     /// From the first SYN to the end of the TLS and HTTP/2 handshakes.
     pub(crate) connect_timeout: Duration,
+    /// Silence after which a server is pinged; as client-go, 30 s.
+    pub(crate) keep_alive_interval: Duration,
+    /// How long the answer may take before the connection is dead; as client-go, 15 s.
+    pub(crate) keep_alive_timeout: Duration,
 }
 
 /// Where the proxy's own identity comes from.
@@ -411,7 +415,11 @@ impl Upstream {
 
 impl Server {
     fn new(address: Address, options: &UpstreamOptions, drain: &Drain, metrics: &Metrics) -> Self {
-        let dialer = Dialer::new(address, options.connect_timeout);
+        let dialer = Dialer {
+            address,
+            timeout: options.connect_timeout,
+            keep_alive: (options.keep_alive_interval, options.keep_alive_timeout),
+        };
         let availability = Arc::new(Availability::default());
         let connections = |pool| {
             Connections::new(

@@ -32,10 +32,6 @@ use crate::{
 
 use super::{Pool, server::Address};
 
-/// Silence after which the server is pinged, and how long it may take to answer; as client-go.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// The most streams used of one connection, even where the server allows more: what is in flight must
 /// fit the connection's window, or one slow client would stop its neighbours.
 const STREAMS: usize = 100;
@@ -50,6 +46,7 @@ type Http2Connection = http2::Connection<Io, Body, StreamExecutor>;
 pub(super) struct Dialer {
     pub(super) address: Address,
     pub(super) timeout: Duration,
+    /// Silence before a ping, and the time for its answer.
     pub(super) keep_alive: (Duration, Duration),
 }
 
@@ -75,14 +72,6 @@ struct RunningHttp2 {
 }
 
 impl Dialer {
-    pub(super) fn new(address: Address, timeout: Duration) -> Self {
-        Self {
-            address,
-            timeout,
-            keep_alive: (KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT),
-        }
-    }
-
     /// Opens a connection for `pool`, HTTP/2 if the server speaks it.
     ///
     /// # Errors
