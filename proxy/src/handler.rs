@@ -264,7 +264,7 @@ impl Answered {
 }
 
 fn local(status: Status, errors: &ErrorFormat) -> Response<Body> {
-    status.into_response(errors)
+    status.into_response(errors).map(Body::full)
 }
 
 /// Echoes the request's Audit-Id, or gives the answer one unless the apiserver did.

@@ -147,7 +147,7 @@ fn relay(answer: Response<ResponseBody>) -> Response<Body> {
 }
 
 fn refuse(status: Status, format: &ErrorFormat) -> Response<Body> {
-    status.into_response(format)
+    status.into_response(format).map(Body::full)
 }
 
 /// The Status of a request that got no answer. What went wrong inside is for the log.

@@ -24,7 +24,6 @@ impl Reviews for Upstream {
             .expect("a constant path is a URI");
         let transport = |error: &dyn std::fmt::Display| ReviewError::Transport(error.to_string());
         let response = self
-            .0
             .send(Pool::Own, request)
             .await
             .map_err(|error| transport(&error))?;

@@ -212,7 +212,7 @@ impl Answerer<'_> {
     }
 
     fn error(&self, status: Status) -> Response<Body> {
-        status.into_response(self.errors)
+        status.into_response(self.errors).map(Body::full)
     }
 
     fn cache(&self) -> &WatchCache {
