@@ -15,6 +15,7 @@
 mod decode;
 mod frames;
 mod json;
+mod parse;
 mod protobuf;
 mod scalars;
 mod table;
@@ -28,6 +29,7 @@ pub use self::frames::{
     watch_event_json, watch_event_protobuf,
 };
 pub use self::json::{sorted_json, write_json_string};
+pub use self::parse::parse_json;
 use self::protobuf::Reversed;
 use self::table::Table;
 
