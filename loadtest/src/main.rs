@@ -1,2 +1,90 @@
-//! Placeholder.
-fn main() {}
+//! The judge's command line: the embedded apiserver, and load scenarios against any server.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use watershed_loadtest::apiserver::authn::Users;
+use watershed_loadtest::apiserver::{Apiserver, Options};
+
+/// Everything needed to judge a Watershed proxy without a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "watershed-loadtest", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a real, in-memory Kubernetes apiserver until Ctrl-C or SIGTERM.
+    ///
+    /// Certificates, kubeconfigs (admin.kubeconfig) and an example proxy configuration
+    /// (watershed.yaml) are written into the directory; its authorities are reused when they are
+    /// already there. Objects live in memory only.
+    Apiserver {
+        /// Address to listen on; port 0 picks a free one.
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6443")]
+        listen: SocketAddr,
+        /// Directory for certificates, kubeconfigs and watershed.yaml; created if missing.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Bearer tokens: a file with a line `token,user,uid,"group1,group2"` for each.
+        #[arg(long, value_name = "FILE")]
+        users: Option<PathBuf>,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
+    match arguments.command {
+        Command::Apiserver { listen, dir, users } => apiserver(listen, dir, users).await,
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command's own output")]
+async fn apiserver(listen: SocketAddr, dir: PathBuf, users: Option<PathBuf>) -> Result<()> {
+    let users = users
+        .map(|file| Users::open(&file))
+        .transpose()?
+        .unwrap_or_default();
+    let options = Options {
+        listen,
+        dir: Some(dir.clone()),
+        users,
+        ..Options::default()
+    };
+    let server = Apiserver::start(options).await?;
+    let (address, dir) = (server.addr(), dir.display());
+    println!(
+        "serving https://{address}, try: kubectl --kubeconfig {dir}/admin.kubeconfig get nodes"
+    );
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("listen for Ctrl-C")?,
+        _ = terminate.recv() => {}
+    }
+    server.shutdown().await;
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "the last words of a failed command")]
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}
