@@ -1,14 +1,17 @@
 //! The two encodings, bytes only: cut frames, lift metadata, wrap an event, build a list.
 //!
-//! Owns everything that depends on how objects are written. Nothing is transcoded: what arrives in one encoding leaves in it,
-//! and the bytes of an object are the apiserver's own. It refuses to know schemas beyond metadata and the selectable fields,
-//! and to guess: bytes it does not understand are an error, never a panic and never half an answer.
+//! Owns everything that depends on how objects are written. Nothing is transcoded: what arrives in
+//! one encoding leaves in it, and the bytes of an object are the apiserver's own. It refuses to
+//! know schemas beyond metadata and the selectable fields, and to guess: bytes it does not
+//! understand are an error, never a panic and never half an answer.
 //!
 //! ```text
-//!  chunks ─► FrameSplitter ─► decode_event ─► WatchEvent        decode_list ◄─ body
-//!                                  │                                 │
-//!                                  ▼            Object               ▼
-//!  event_frame, error_frame, BookmarkTemplate::frame      list_head, append_list_item, list_tail, get_body
+//!  chunks ─► FrameSplitter ─► decode_event ─► WatchEvent       decode_list ◄─ body
+//!                                  │                                │
+//!                                  └───────────► Object ◄───────────┘
+//!                                                  │
+//!  event_frame, error_frame, BookmarkTemplate::frame, list_head, append_list_item, list_tail,
+//!  get_body
 //! ```
 
 use std::ops::Range;
@@ -43,7 +46,8 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The bare media type, as in `Accept` and in the `Content-Type` of everything but a protobuf watch.
+    /// The bare media type, as in `Accept` and in the `Content-Type` of everything but a protobuf
+    /// watch.
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -88,7 +92,8 @@ impl EventType {
     }
 }
 
-/// Why bytes from the apiserver could not be understood. The cache that received them relists; nothing is guessed.
+/// Why bytes from the apiserver could not be understood. The cache that received them relists;
+/// nothing is guessed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Not well-formed JSON or protobuf.
@@ -173,7 +178,8 @@ pub(crate) fn lift_object<'a>(
     }
 }
 
-/// Replaces the resource version in a full single-object encoding. The ranges are those of [`Lifted`].
+/// Replaces the resource version in a full single-object encoding. The ranges are those of
+/// [`Lifted`].
 pub(crate) fn replace_resource_version(
     encoding: Encoding,
     full: &[u8],

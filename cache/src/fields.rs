@@ -1,9 +1,11 @@
-//! The selectable fields of a resource: which labels a field selector may name, and where their values stand.
+//! The selectable fields of a resource: which labels a field selector may name, and where their
+//! values stand.
 //!
-//! Owns the set of labels, the tree of paths the decoders walk ([`shape`]), and the apiserver's wording for a label that is
-//! not in the set. It refuses to guess: a resource it does not know has an incomplete set, and the caller forwards selectors
-//! that name anything else. Values are those of the encoded object, which for every listed label equal the ones the
-//! apiserver compares. Invariant: label `i` of the set is field `i` of every object decoded with it.
+//! Owns the set of labels, the tree of paths the decoders walk ([`shape`]), and the apiserver's
+//! wording for a label that is not in the set. It refuses to guess: a resource it does not know has
+//! an incomplete set, and the caller forwards selectors that name anything else. Values are those
+//! of the encoded object, which for every listed label equal the ones the apiserver compares.
+//! Invariant: label `i` of the set is field `i` of every object decoded with it.
 
 use std::sync::Arc;
 
@@ -43,8 +45,8 @@ pub(crate) enum Source {
 const POD_ALIAS: (&str, &str) = ("spec.host", "spec.nodeName");
 
 impl FieldSet {
-    /// The labels of a resource that ships with Kubernetes, as kube-apiserver 1.36 accepts them, or `None` when this cache
-    /// does not know the resource.
+    /// The labels of a resource that ships with Kubernetes, as kube-apiserver 1.36 accepts them, or
+    /// `None` when this cache does not know the resource.
     pub fn builtin(group: &str, version: &str, resource: &str) -> Option<Arc<Self>> {
         if let Some(row) = builtin::special(group, version, resource) {
             return Some(Arc::new(Self::special(row, version)));
@@ -55,9 +57,9 @@ impl FieldSet {
         Some(Arc::new(set))
     }
 
-    /// The labels of a custom resource: `metadata.name`, `metadata.namespace` if namespaced, and the `jsonPath`s of the
-    /// version's `selectableFields`, with their leading dot. A path in bracket notation or with escapes is left out and
-    /// makes the set incomplete.
+    /// The labels of a custom resource: `metadata.name`, `metadata.namespace` if namespaced, and
+    /// the `jsonPath`s of the version's `selectableFields`, with their leading dot. A path in
+    /// bracket notation or with escapes is left out and makes the set incomplete.
     pub fn custom<'a>(namespaced: bool, paths: impl IntoIterator<Item = &'a str>) -> Arc<Self> {
         let mut set = Self::new(Refusal::NotSupported);
         if namespaced {
@@ -79,8 +81,9 @@ impl FieldSet {
         Arc::new(set)
     }
 
-    /// For a resource whose labels are not known: `metadata.name` and `metadata.namespace` can be evaluated, everything
-    /// else must be forwarded, since the set [is not complete](Self::is_complete).
+    /// For a resource whose labels are not known: `metadata.name` and `metadata.namespace` can be
+    /// evaluated, everything else must be forwarded, since the set [is not
+    /// complete](Self::is_complete).
     pub fn unknown() -> Arc<Self> {
         let mut set = Self::new(Refusal::Unsure);
         set.push("metadata.namespace", Source::Namespace);
@@ -92,8 +95,8 @@ impl FieldSet {
         self.refusal != Refusal::Unsure
     }
 
-    /// Position of a label's value in [`Object::field`](crate::object::Object::field). `spec.host` of pods is found as
-    /// `spec.nodeName`.
+    /// Position of a label's value in [`Object::field`](crate::object::Object::field). `spec.host`
+    /// of pods is found as `spec.nodeName`.
     pub fn index_of(&self, label: &str) -> Option<usize> {
         let position = |wanted: &str| self.labels.iter().position(|known| **known == *wanted);
         let of_pods = || position("status.podIPs").is_some();
@@ -109,13 +112,14 @@ impl FieldSet {
         self.labels.iter().map(|label| &**label)
     }
 
-    /// The field events are indexed by, as in the apiserver's cacher: `spec.nodeName` of pods and resourceslices.
+    /// The field events are indexed by, as in the apiserver's cacher: `spec.nodeName` of pods and
+    /// resourceslices.
     pub fn trigger(&self) -> Option<usize> {
         self.trigger
     }
 
-    /// The message of the apiserver's 400 for a label that is not in this set; what an apiserver says is only known when
-    /// the set [is complete](Self::is_complete).
+    /// The message of the apiserver's 400 for a label that is not in this set; what an apiserver
+    /// says is only known when the set [is complete](Self::is_complete).
     pub fn unsupported_text(&self, label: &str) -> String {
         match self.refusal {
             Refusal::NotSupported | Refusal::Unsure => {

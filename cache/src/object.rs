@@ -1,11 +1,13 @@
 //! One object as received, with the few values the cache asks for lifted out of its bytes.
 //!
-//! Owns the bytes of the full single-object encoding in an allocation of their own, so that an object never keeps a network
-//! buffer alive, and one block of text with key, uid, labels and selectable fields, unescaped. It is immutable and shared.
-//! It refuses to decode anything else, and to change: [`Object::with_resource_version`] makes a new one. Invariant: what the
-//! accessors return is what the bytes say.
+//! Owns the bytes of the full single-object encoding in an allocation of their own, so that an
+//! object never keeps a network buffer alive, and one block of text with key, uid, labels and
+//! selectable fields, unescaped. It is immutable and shared. It refuses to decode anything else,
+//! and to change: [`Object::with_resource_version`] makes a new one. Invariant: what the accessors
+//! return is what the bytes say.
 //!
-//! Rejected: spans into the bytes instead of a block of text. JSON escapes would have to be undone at every comparison.
+//! Rejected: spans into the bytes instead of a block of text. JSON escapes would have to be undone
+//! at every comparison.
 
 use std::ops::Range;
 
@@ -43,12 +45,13 @@ struct Span {
 }
 
 impl Object {
-    /// Lifts key, versions, labels and selectable fields out of the full single-object encoding, which is copied into an
-    /// allocation of its own: a JSON object with nothing around it, or protobuf with its `k8s\0` envelope.
+    /// Lifts key, versions, labels and selectable fields out of the full single-object encoding,
+    /// which is copied into an allocation of its own: a JSON object with nothing around it, or
+    /// protobuf with its `k8s\0` envelope.
     ///
     /// # Errors
-    /// Malformed bytes, another kind than the resource's, no name or no resource version, a selectable field or label of an
-    /// unexpected type, or 4 GiB and more.
+    /// Malformed bytes, another kind than the resource's, no name or no resource version, a
+    /// selectable field or label of an unexpected type, or 4 GiB and more.
     pub fn decode(
         encoding: Encoding,
         resource: &Resource,
@@ -106,7 +109,8 @@ impl Object {
         })
     }
 
-    /// `namespace/name`, or `name` for cluster-scoped resources. Storage and list order is the byte order of this.
+    /// `namespace/name`, or `name` for cluster-scoped resources. Storage and list order is the byte
+    /// order of this.
     pub fn key(&self) -> &str {
         &self.text[..self.key_len as usize]
     }
@@ -158,7 +162,8 @@ impl Object {
         None
     }
 
-    /// The value of the selectable field at `index` of the resource's [`FieldSet`](crate::FieldSet).
+    /// The value of the selectable field at `index` of the resource's
+    /// [`FieldSet`](crate::FieldSet).
     ///
     /// # Panics
     /// If the field set has no such index.
@@ -171,14 +176,15 @@ impl Object {
         &self.bytes
     }
 
-    /// What of the bytes stands in a list: of protobuf the message without its envelope, of JSON the members and the closing
-    /// brace, after the kind and apiVersion if those are not repeated there. Empty when JSON needs them cut out first.
+    /// What of the bytes stands in a list: of protobuf the message without its envelope, of JSON
+    /// the members and the closing brace, after the kind and apiVersion if those are not repeated
+    /// there. Empty when JSON needs them cut out first.
     pub(crate) fn item(&self) -> &[u8] {
         &self.bytes[self.item.range()]
     }
 
-    /// The same object with only `metadata.resourceVersion` replaced in its bytes, as the apiserver does for an object that
-    /// leaves a watcher's view (`cache_watcher.go`, 1.36).
+    /// The same object with only `metadata.resourceVersion` replaced in its bytes, as the apiserver
+    /// does for an object that leaves a watcher's view (`cache_watcher.go`, 1.36).
     pub fn with_resource_version(&self, resource_version: ResourceVersion) -> Self {
         let patched = encoding::replace_resource_version(
             self.encoding,
@@ -245,7 +251,8 @@ impl Block {
             Field::Name | Field::Namespace => 0,
             Field::Text(text) => text.len(),
         });
-        let identity = lifted.namespace.len() + 1 + lifted.name.len() + lifted.uid.len();
+        let slash = usize::from(!lifted.namespace.is_empty());
+        let identity = lifted.namespace.len() + slash + lifted.name.len() + lifted.uid.len();
         Self {
             text: String::with_capacity(identity + labels.sum::<usize>() + fields.sum::<usize>()),
             parts: Vec::with_capacity(1 + 2 * lifted.labels.len() + lifted.fields.len()),

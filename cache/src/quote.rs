@@ -1,8 +1,9 @@
 //! Go's `%q`, in which the apiserver quotes what it refuses.
 //!
-//! Owns one function. It escapes as `strconv.Quote` does: the usual short escapes, `\x7f` for control characters of one
-//! byte, `\u00a0` and `\U000e0001` for what does not print. Which characters print is taken from Rust's own table, which
-//! is built from the same Unicode categories as Go's.
+//! Owns one function. It escapes as `strconv.Quote` does: the usual short escapes, `\x7f` for
+//! control characters of one byte, `\u00a0` and `\U000e0001` for what does not print. Which
+//! characters print is taken from Rust's own table, which is built from the same Unicode categories
+//! as Go's.
 
 use std::fmt::Write as _;
 

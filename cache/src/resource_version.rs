@@ -1,7 +1,8 @@
 //! Resource versions: the numbers a client resumes from.
 //!
-//! Owns parsing and comparing them; nothing else in the crate does arithmetic on a resource version. It refuses to mint
-//! one: a `ResourceVersion` always came from the apiserver. Versions of different resources must not be compared.
+//! Owns parsing and comparing them; nothing else in the crate does arithmetic on a resource
+//! version. It refuses to mint one: a `ResourceVersion` always came from the apiserver. Versions of
+//! different resources must not be compared.
 
 use std::fmt;
 
@@ -22,8 +23,9 @@ impl ResourceVersion {
         self.0
     }
 
-    /// Parses decimal digits as Go `strconv.ParseUint(text, 10, 64)`: leading zeros are fine; signs, spaces and the empty
-    /// string are not. What `""` and `"0"` mean depends on the request, so callers look at those first.
+    /// Parses decimal digits as Go `strconv.ParseUint(text, 10, 64)`: leading zeros are fine;
+    /// signs, spaces and the empty string are not. What `""` and `"0"` mean depends on the request,
+    /// so callers look at those first.
     ///
     /// # Errors
     /// The text a kube-apiserver 1.36 answers with for such a `resourceVersion` parameter.
@@ -58,8 +60,8 @@ impl fmt::Display for ResourceVersion {
     }
 }
 
-/// A `resourceVersion` that is not a decimal `u64`. Its text is the apiserver's for GET and WATCH; LIST puts
-/// `invalid resource version: ` in front.
+/// A `resourceVersion` that is not a decimal `u64`. Its text is the apiserver's for GET and WATCH;
+/// LIST puts `invalid resource version: ` in front.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("resourceVersion: Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: {problem}")]
 pub struct InvalidResourceVersion {

@@ -1,6 +1,7 @@
 //! The decoders, encoders and selectors against recordings of a kube-apiserver 1.36.
 //!
-//! `data/` holds bodies and frames as they came, protobuf in hexadecimal, and what the apiserver answered to selectors.
+//! `data/` holds bodies and frames as they came, protobuf in hexadecimal, and what the apiserver
+//! answered to selectors.
 
 use std::sync::Arc;
 

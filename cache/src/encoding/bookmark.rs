@@ -1,9 +1,10 @@
 //! Bookmarks of our own, in the shape of the apiserver's.
 //!
-//! Owns the template: a bookmark is an empty object of the resource's kind, and the zero values an encoder writes for it
-//! differ by kind, encoding and version of the apiserver. So the shape is learnt from the first bookmark that comes, and only
-//! resource version and annotation are put in (as `cacher.go`, 1.36, fills a new object). Until then a bookmark is kind and
-//! metadata, all that clients read. It refuses to carry any other annotation on: those belong to one bookmark only.
+//! Owns the template: a bookmark is an empty object of the resource's kind, and the zero values an
+//! encoder writes for it differ by kind, encoding and version of the apiserver. So the shape is
+//! learnt from the first bookmark that comes, and only resource version and annotation are put in
+//! (as `cacher.go`, 1.36, fills a new object). Until then a bookmark is kind and metadata, all that
+//! clients read. It refuses to carry any other annotation on: those belong to one bookmark only.
 
 use std::fmt::Write as _;
 
@@ -22,7 +23,8 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 /// The annotations of such a bookmark, as a member of JSON metadata.
 const ANNOTATIONS_JSON: &str = "\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}";
 
-/// The shape of a resource's bookmarks: everything but the resource version and the initial-events-end annotation.
+/// The shape of a resource's bookmarks: everything but the resource version and the
+/// initial-events-end annotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BookmarkTemplate {
     shape: Shape,
@@ -174,7 +176,8 @@ enum Member<'a> {
     Other(String, &'a str),
 }
 
-/// The members of a bookmark's metadata, its resource version, and whether it ends the initial events.
+/// The members of a bookmark's metadata, its resource version, and whether it ends the initial
+/// events.
 fn metadata_json(metadata: &str) -> Result<(Vec<Member<'_>>, ResourceVersion, bool), DecodeError> {
     let mut members = Vec::new();
     let mut resource_version = None;
@@ -247,8 +250,8 @@ impl Shape {
     }
 }
 
-/// The members in the order to write them. Annotations that were not there before go where the apiserver would write them:
-/// sorted in for custom resources, last for built-in ones.
+/// The members in the order to write them. Annotations that were not there before go where the
+/// apiserver would write them: sorted in for custom resources, last for built-in ones.
 fn ordered<'m>(members: &'m [Member<'m>], annotated: bool, custom: bool) -> Vec<&'m Member<'m>> {
     let mut ordered: Vec<&Member<'_>> = members
         .iter()
@@ -271,7 +274,8 @@ fn ordered<'m>(members: &'m [Member<'m>], annotated: bool, custom: bool) -> Vec<
 }
 
 impl Message {
-    /// Takes the fields of ObjectMeta apart. Returns resource version, if any, and whether the initial events end.
+    /// Takes the fields of ObjectMeta apart. Returns resource version, if any, and whether the
+    /// initial events end.
     fn learn_metadata(
         &mut self,
         full: &[u8],

@@ -1,7 +1,8 @@
 //! Watch events: one frame in, one event out, and the other way round.
 //!
-//! Owns the envelope of an event: `{"type":…,"object":…}` and a newline in JSON; type and `RawExtension` behind a length in
-//! protobuf. A frame is scanned once, envelope and object together.
+//! Owns the envelope of an event: `{"type":…,"object":…}` and a newline in JSON; type and
+//! `RawExtension` behind a length in protobuf. A frame is scanned once, envelope and object
+//! together.
 
 use std::ops::Range;
 
@@ -183,7 +184,8 @@ pub fn append_event_frame(event_type: EventType, object: &Object, out: &mut Byte
     push_frame(object.encoding(), event_type, object.bytes(), out);
 }
 
-/// A whole `ERROR` frame around an encoded Status: JSON without newline, or protobuf with its `k8s\0` envelope.
+/// A whole `ERROR` frame around an encoded Status: JSON without newline, or protobuf with its
+/// `k8s\0` envelope.
 pub fn error_frame(encoding: Encoding, status: &[u8]) -> Bytes {
     frame(encoding, EventType::Error, status)
 }

@@ -1,9 +1,10 @@
 //! Cuts the body of an upstream watch into frames.
 //!
-//! Owns the framing of both encodings: JSON values one after the other, with any whitespace between them, and protobuf
-//! messages behind a big-endian length of four bytes. Chunks may end anywhere. It refuses frames above a limit, and refuses
-//! to understand them: JSON is only followed closely enough to find where an object ends. Invariant: every byte is looked
-//! at once, however small the chunks are.
+//! Owns the framing of both encodings: JSON values one after the other, with any whitespace between
+//! them, and protobuf messages behind a big-endian length of four bytes. Chunks may end anywhere.
+//! It refuses frames above a limit, and refuses to understand them: JSON is only followed closely
+//! enough to find where an object ends. Invariant: every byte is looked at once, however small the
+//! chunks are.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -84,13 +85,14 @@ impl FrameSplitter {
         }
     }
 
-    /// Takes the next chunk of the body. Memory is bounded if [`Self::next_frame`] is called until it has no more before
-    /// the next push: one frame and one chunk.
+    /// Takes the next chunk of the body. Memory is bounded if [`Self::next_frame`] is called until
+    /// it has no more before the next push: one frame and one chunk.
     pub fn push(&mut self, chunk: Bytes) {
         self.buffer.extend_from_slice(&chunk);
     }
 
-    /// The next whole frame, without length prefix or surrounding whitespace; `None` until more is pushed.
+    /// The next whole frame, without length prefix or surrounding whitespace; `None` until more is
+    /// pushed.
     ///
     /// # Errors
     /// The stream is broken. The splitter must not be used further.
@@ -154,23 +156,31 @@ impl JsonState {
 
     /// Looks at what is new; true when the object ends at `scanned`.
     fn scan(&mut self, buffer: &[u8]) -> bool {
-        while let Some(&byte) = buffer.get(self.scanned) {
-            self.scanned += 1;
-            match (self.string, byte) {
-                (InString::Yes, b'"') => self.string = InString::No,
-                (InString::Yes, b'\\') => self.string = InString::Escaped,
+        let Self {
+            mut depth,
+            mut string,
+            scanned,
+        } = *self;
+        let new = buffer[scanned..].iter();
+        let end = new.enumerate().find_map(|(at, &byte)| {
+            match (string, byte) {
+                (InString::Yes, b'"') => string = InString::No,
+                (InString::Yes, b'\\') => string = InString::Escaped,
                 (InString::Yes, _) => {}
-                (InString::Escaped, _) => self.string = InString::Yes,
-                (InString::No, b'"') => self.string = InString::Yes,
-                (InString::No, b'{' | b'[') => self.depth += 1,
-                (InString::No, b'}' | b']') => self.depth -= 1,
+                (InString::Escaped, _) => string = InString::Yes,
+                (InString::No, b'"') => string = InString::Yes,
+                (InString::No, b'{' | b'[') => depth += 1,
+                (InString::No, b'}' | b']') => depth -= 1,
                 (InString::No, _) => {}
             }
-            if self.depth == 0 {
-                return true;
-            }
-        }
-        false
+            (depth == 0).then_some(scanned + at + 1)
+        });
+        *self = Self {
+            depth,
+            string,
+            scanned: end.unwrap_or(buffer.len()),
+        };
+        end.is_some()
     }
 }
 

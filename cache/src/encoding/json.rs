@@ -1,12 +1,13 @@
 //! A JSON scanner: one pass over bytes, no tree.
 //!
-//! Owns the grammar: it accepts exactly RFC 8259 in UTF-8, with nothing after the value, and reports where values stand.
-//! Objects are walked along a [`Shape`]; what the shape does not name is skipped, but still checked. It refuses to build
-//! values: text is only unescaped when somebody asks for it. Of duplicate keys the last one wins, as in Go's decoder; a lone
-//! surrogate escape reads as U+FFFD, as there. Nesting is limited to what Go allows, and no depth uses the stack.
+//! Owns the grammar: it accepts exactly RFC 8259 in UTF-8, with nothing after the value, and
+//! reports where values stand. Objects are walked along a [`Shape`]; what the shape does not name
+//! is skipped, but still checked. It refuses to build values: text is only unescaped when somebody
+//! asks for it. Of duplicate keys the last one wins, as in Go's decoder; a lone surrogate escape
+//! reads as U+FFFD, as there. Nesting is limited to what Go allows, and no depth uses the stack.
 //!
-//! Rejected: serde_json (a third of the speed, since it must visit every value), SIMD scanners (as fast as this only
-//! through `unsafe` interfaces that trust their input).
+//! Rejected: serde_json (a third of the speed, since it must visit every value), SIMD scanners (as
+//! fast as this only through `unsafe` interfaces that trust their input).
 
 use std::ops::Range;
 
@@ -53,7 +54,8 @@ impl<'a> Scanner<'a> {
         self.text
     }
 
-    /// Walks an object, calling `member` with the scanner at each value and the key; `member` must consume the value.
+    /// Walks an object, calling `member` with the scanner at each value and the key; `member` must
+    /// consume the value.
     pub(super) fn object(
         &mut self,
         mut member: impl FnMut(&mut Self, &str) -> Result<(), DecodeError>,
@@ -76,7 +78,8 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Walks an array, calling `element` with the scanner at each value; `element` must consume the value.
+    /// Walks an array, calling `element` with the scanner at each value; `element` must consume the
+    /// value.
     pub(super) fn array(
         &mut self,
         mut element: impl FnMut(&mut Self) -> Result<(), DecodeError>,

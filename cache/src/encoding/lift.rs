@@ -1,7 +1,8 @@
-//! What the two decoders hand to [`Object`](crate::object::Object): the values the cache asks for, lifted out of the bytes.
+//! What the two decoders hand to [`Object`](crate::object::Object): the values the cache asks for,
+//! lifted out of the bytes.
 //!
-//! Owns the shared middle between a walk over bytes ([`Captures`]) and a finished object ([`Lifted`]). It refuses to know
-//! either encoding.
+//! Owns the shared middle between a walk over bytes ([`Captures`]) and a finished object
+//! ([`Lifted`]). It refuses to know either encoding.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -38,7 +39,8 @@ impl Captures {
     }
 }
 
-/// Everything an object keeps besides its bytes. Ranges are relative to the full single-object encoding.
+/// Everything an object keeps besides its bytes. Ranges are relative to the full single-object
+/// encoding.
 #[derive(Debug)]
 pub(crate) struct Lifted<'a> {
     pub(crate) name: Cow<'a, str>,
@@ -56,7 +58,8 @@ pub(crate) struct Lifted<'a> {
 }
 
 impl Lifted<'_> {
-    /// Moves the ranges from an encoding where the object starts at `from` to one where the same bytes start at `to`.
+    /// Moves the ranges from an encoding where the object starts at `from` to one where the same
+    /// bytes start at `to`.
     pub(super) fn relocate(&mut self, from: usize, to: usize) {
         for range in [&mut self.resource_version_at, &mut self.item] {
             *range = range.start + to - from..range.end + to - from;

@@ -1,8 +1,9 @@
 //! Lists: a body in, objects out; objects in, the apiserver's bytes out.
 //!
-//! Owns the three shapes of a list. Built-in JSON lists write metadata before the items, which lack kind and apiVersion.
-//! Lists of custom resources have sorted keys, so that metadata follows the items, which are whole. Protobuf lists need the
-//! length of all items in front. It refuses to hold a list: items are appended to a buffer of the caller.
+//! Owns the three shapes of a list. Built-in JSON lists write metadata before the items, which lack
+//! kind and apiVersion. Lists of custom resources have sorted keys, so that metadata follows the
+//! items, which are whole. Protobuf lists need the length of all items in front. It refuses to hold
+//! a list: items are appended to a buffer of the caller.
 
 use std::ops::Range;
 
@@ -18,11 +19,13 @@ use crate::object::Object;
 use crate::resource::Resource;
 use crate::resource_version::ResourceVersion;
 
-/// Decodes the body of a list, giving every item the kind and apiVersion (JSON) or the envelope (protobuf) it has alone.
+/// Decodes the body of a list, giving every item the kind and apiVersion (JSON) or the envelope
+/// (protobuf) it has alone.
 ///
 /// # Errors
-/// See [`DecodeError`]. A list of a kind not named after the resource's is one of them: custom resources may be given any
-/// list kind, which discovery does not tell, so a list of such a resource cannot be rebuilt and has to be forwarded.
+/// See [`DecodeError`]. A list of a kind not named after the resource's is one of them: custom
+/// resources may be given any list kind, which discovery does not tell, so a list of such a
+/// resource cannot be rebuilt and has to be forwarded.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "a body is used up by decoding it"
@@ -179,7 +182,8 @@ fn decode_protobuf(resource: &Resource, body: &[u8]) -> Result<ListPage, DecodeE
     }
 }
 
-/// Reads a ListMeta: 2 resourceVersion, 3 continue, 4 remainingItemCount; whether it holds a resource version.
+/// Reads a ListMeta: 2 resourceVersion, 3 continue, 4 remainingItemCount; whether it holds a
+/// resource version.
 fn protobuf_meta(
     body: &[u8],
     message: Range<usize>,
@@ -246,8 +250,9 @@ pub struct ListMeta<'a> {
     pub remaining: Option<i64>,
 }
 
-/// What a list body starts with. A list body is the head, every item by [`append_list_item`], and the tail.
-/// `items_len` is the sum of [`list_item_len`] over the items; JSON does not need it and ignores it.
+/// What a list body starts with. A list body is the head, every item by [`append_list_item`], and
+/// the tail. `items_len` is the sum of [`list_item_len`] over the items; JSON does not need it and
+/// ignores it.
 pub fn list_head(
     encoding: Encoding,
     resource: &Resource,

@@ -1,11 +1,12 @@
 //! A protobuf reader and writer for the few messages the cache handles, on the wire level.
 //!
-//! Owns varints, fields and their bounds. Fields nobody asked for are skipped, wrong lengths are errors, groups are refused
-//! (no Kubernetes message has them). It refuses to decode messages into structs: a walk along a [`Shape`] reports where
-//! values stand, and messages are rewritten by copying everything but the one field that changes.
+//! Owns varints, fields and their bounds. Fields nobody asked for are skipped, wrong lengths are
+//! errors, groups are refused (no Kubernetes message has them). It refuses to decode messages into
+//! structs: a walk along a [`Shape`] reports where values stand, and messages are rewritten by
+//! copying everything but the one field that changes.
 //!
-//! Rejected: prost and friends, which decode and own every field of a Pod to learn its name, and need a schema of every
-//! kind, while the bytes must be kept as received anyway.
+//! Rejected: prost and friends, which decode and own every field of a Pod to learn its name, and
+//! need a schema of every kind, while the bytes must be kept as received anyway.
 
 use std::ops::Range;
 

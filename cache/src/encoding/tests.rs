@@ -38,7 +38,8 @@ impl Pod {
     }
 
     pub(crate) fn json(&self) -> String {
-        // serde_json sorts keys, which is not what an apiserver does: kind and apiVersion stand last here.
+        // serde_json sorts keys, which is not what an apiserver does: kind and apiVersion stand
+        // last here.
         let value = json!({
             "metadata": {
                 "name": self.name,

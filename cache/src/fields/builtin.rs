@@ -1,8 +1,9 @@
 //! The selectable fields of the resources that ship with Kubernetes, as facts in tables.
 //!
-//! Owns which labels each resource accepts (as kube-apiserver 1.36), where their values stand in JSON and in protobuf, and
-//! the wording of its refusal. A resource that is missing here is not an error: the caller forwards what it cannot judge.
-//! `metadata.name` is accepted everywhere and therefore not in the tables.
+//! Owns which labels each resource accepts (as kube-apiserver 1.36), where their values stand in
+//! JSON and in protobuf, and the wording of its refusal. A resource that is missing here is not an
+//! error: the caller forwards what it cannot judge. `metadata.name` is accepted everywhere and
+//! therefore not in the tables.
 
 /// Where the value of a label stands, and how it is turned into text.
 #[derive(Debug)]

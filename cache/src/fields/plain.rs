@@ -1,11 +1,13 @@
-//! The resources that ship with Kubernetes and have no selectable fields besides name and namespace.
+//! The resources that ship with Kubernetes and have no selectable fields besides name and
+//! namespace.
 //!
-//! Owns the list of them, as served by kube-apiserver 1.36. Being listed matters: of a resource that is not, nobody knows
-//! which labels the apiserver accepts.
+//! Owns the list of them, as served by kube-apiserver 1.36. Being listed matters: of a resource
+//! that is not, nobody knows which labels the apiserver accepts.
 
 use super::builtin::Refusal;
 
-/// How a resource that accepts only `metadata.name` and `metadata.namespace` refuses others; `None` when it is not known.
+/// How a resource that accepts only `metadata.name` and `metadata.namespace` refuses others; `None`
+/// when it is not known.
 pub(super) fn refusal(group: &str, version: &str, resource: &str) -> Option<Refusal> {
     if UNSURE.contains(&(group, version, resource)) {
         return Some(Refusal::Unsure);
@@ -18,8 +20,8 @@ pub(super) fn refusal(group: &str, version: &str, resource: &str) -> Option<Refu
         .then_some(Refusal::NotKnown)
 }
 
-/// Served versions of these accepted more labels in the past, or were not checked against a server: what they do not have
-/// is forwarded.
+/// Served versions of these accepted more labels in the past, or were not checked against a server:
+/// what they do not have is forwarded.
 const UNSURE: &[(&str, &str, &str)] =
     &[("apps", "v1", "statefulsets"), ("batch", "v1", "cronjobs")];
 

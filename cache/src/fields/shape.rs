@@ -1,8 +1,9 @@
 //! What to look for in an object: a small tree of paths.
 //!
-//! Owns the tree and the meaning of its slots. The JSON scanner and the protobuf reader walk an object once and descend only
-//! where the tree does; everything else is skipped. It refuses to know what a value means. Rejected: a list of paths, each
-//! looked up on its own, which reads the object once per path.
+//! Owns the tree and the meaning of its slots. The JSON scanner and the protobuf reader walk an
+//! object once and descend only where the tree does; everything else is skipped. It refuses to know
+//! what a value means. Rejected: a list of paths, each looked up on its own, which reads the object
+//! once per path.
 
 /// Slots every resource has; the selectable fields follow from [`FIRST_FIELD`].
 pub(crate) const NAME: usize = 0;
@@ -69,8 +70,8 @@ impl<S: PartialEq> Shape<S> {
         }
     }
 
-    /// Captures what `path` leads to, and returns what it is captured as: a path can be captured only once, so an earlier
-    /// capture stays.
+    /// Captures what `path` leads to, and returns what it is captured as: a path can be captured
+    /// only once, so an earlier capture stays.
     pub(crate) fn insert(
         &mut self,
         path: impl IntoIterator<Item = S>,

@@ -1,8 +1,9 @@
 //! Field selectors.
 //!
-//! Owns the grammar of `fields/selector.go` (1.36): terms are sorted as text before they are parsed, so the first error, and
-//! the first term for a label, are those of the sorted order. Which labels a resource accepts is a second step,
-//! [`FieldSelector::bind`], because a caller may have to forward what this cache cannot judge.
+//! Owns the grammar of `fields/selector.go` (1.36): terms are sorted as text before they are
+//! parsed, so the first error, and the first term for a label, are those of the sorted order. Which
+//! labels a resource accepts is a second step, [`FieldSelector::bind`], because a caller may have
+//! to forward what this cache cannot judge.
 
 use std::fmt;
 
@@ -36,8 +37,8 @@ pub enum FieldOperator {
     NotEquals,
 }
 
-/// A label the resource does not accept. Answer 400 with [`FieldSet::unsupported_text`] when the set is complete, forward
-/// otherwise.
+/// A label the resource does not accept. Answer 400 with [`FieldSet::unsupported_text`] when the
+/// set is complete, forward otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("field label {label:?} is not selectable")]
 pub struct UnsupportedLabel {
@@ -170,7 +171,8 @@ struct BoundTerm {
 }
 
 impl BoundFieldSelector {
-    /// Whether every requirement holds. The object must have been decoded with the field set of [`FieldSelector::bind`].
+    /// Whether every requirement holds. The object must have been decoded with the field set of
+    /// [`FieldSelector::bind`].
     pub fn matches(&self, object: &Object) -> bool {
         self.terms.iter().all(|term| {
             let equal = object.field(term.index) == &*term.value;

@@ -1,6 +1,7 @@
 //! Label selectors.
 //!
-//! Owns the grammar of `labels/selector.go` (1.36), token by token, because its error texts say where parsing stopped.
+//! Owns the grammar of `labels/selector.go` (1.36), token by token, because its error texts say
+//! where parsing stopped.
 
 use std::fmt;
 
@@ -22,7 +23,8 @@ pub struct LabelRequirement {
     pub key: Box<str>,
     /// How it is compared.
     pub operator: LabelOperator,
-    /// Sorted, distinct; empty for `Exists` and `DoesNotExist`, one decimal `i64` for the comparisons.
+    /// Sorted, distinct; empty for `Exists` and `DoesNotExist`, one decimal `i64` for the
+    /// comparisons.
     pub values: Box<[Box<str>]>,
 }
 

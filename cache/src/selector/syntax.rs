@@ -1,23 +1,28 @@
-//! What the apiserver lets a label's key and value look like, and how it says no (as `content/kube.go`, 1.36).
+//! What the apiserver lets a label's key and value look like, and how it says no (as
+//! `content/kube.go`, 1.36).
 //!
-//! Owns the wording of these errors. The regular expressions in the texts are quoted, not run: each is a few comparisons.
+//! Owns the wording of these errors. The regular expressions in the texts are quoted, not run: each
+//! is a few comparisons.
 
 use crate::quote::quote;
 
 const NAME_MAX: usize = 63;
 const PREFIX_MAX: usize = 253;
 
-const NAME_RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
-    alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
-    '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const NAME_RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', \
+    and must start and end with an alphanumeric character \
+    (e.g. 'MyName',  or 'my.name',  or '123-abc', \
+    regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 
-const PREFIX_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or \
-    '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+const PREFIX_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
+    characters, '-' or '.', and must start and end with an alphanumeric character \
+    (e.g. 'example.com', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 
-const VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or \
-    '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex \
-    used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric \
+    characters, '-', '_' or '.', and must start and end with an alphanumeric character \
+    (e.g. 'MyValue',  or 'my_value',  or '12345', \
+    regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
 /// # Errors
 /// What is wrong with this key.
@@ -28,7 +33,8 @@ pub(super) fn check_key(key: &str) -> Result<(), String> {
     let name = second.unwrap_or(first);
     if third.is_some() {
         problems.push(format!(
-            "a valid label key {NAME_RULE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            "a valid label key {NAME_RULE} with an optional DNS subdomain prefix and '/' \
+             (e.g. 'example.com/MyName')"
         ));
     } else {
         if second.is_some() {

@@ -72,10 +72,12 @@ pub(in crate::encoding) fn check_kind(
     let values = Values { text, captures };
     let kind = values.read(KIND, Format::Text)?;
     let api_version = values.read(API_VERSION, Format::Text)?;
-    let same = |found: &Option<Cow<'_, str>>, expected: &str| {
-        found.as_ref().is_none_or(|found| **found == *expected)
-    };
-    if same(&kind, &resource.kind) && same(&api_version, &resource.api_version()) {
+    let same_kind = kind.as_ref().is_none_or(|kind| **kind == *resource.kind);
+    if same_kind
+        && api_version
+            .as_ref()
+            .is_none_or(|text| resource.is_api_version(text))
+    {
         return Ok(());
     }
     Err(DecodeError::Kind {
@@ -105,9 +107,9 @@ fn labels<'a>(text: &'a str, captures: &Captures) -> Result<Labels<'a>, DecodeEr
     Ok(labels)
 }
 
-/// The part of the object at `span`, relative to it, that follows `{` in a list. Custom resources keep everything; built-in
-/// ones lose their kind and apiVersion, which the apiserver writes first. Empty when those stand elsewhere, and have to be
-/// cut out.
+/// The part of the object at `span`, relative to it, that follows `{` in a list. Custom resources
+/// keep everything; built-in ones lose their kind and apiVersion, which the apiserver writes first.
+/// Empty when those stand elsewhere, and have to be cut out.
 pub(in crate::encoding) fn item_of(
     resource: &Resource,
     text: &str,
@@ -139,7 +141,8 @@ pub(in crate::encoding) fn has_type_meta(captures: &Captures) -> bool {
     captures.values[KIND].is_some() || captures.values[API_VERSION].is_some()
 }
 
-/// The members and closing brace of an object without its kind and apiVersion, for objects that do not start with them.
+/// The members and closing brace of an object without its kind and apiVersion, for objects that do
+/// not start with them.
 pub(in crate::encoding) fn without_type_meta(full: &[u8]) -> String {
     let mut scanner = Scanner::new(full).expect("the object was scanned when it was decoded");
     let full = scanner.text();

@@ -1,4 +1,5 @@
-//! One protobuf object: `k8s\0`, a `runtime.Unknown` with apiVersion and kind, and in it the object's own message.
+//! One protobuf object: `k8s\0`, a `runtime.Unknown` with apiVersion and kind, and in it the
+//! object's own message.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -143,7 +144,8 @@ pub(in crate::encoding) const fn envelope_len(
     MAGIC.len() + bytes_field_len(type_meta) + bytes_field_len(raw_len) + ENVELOPE_TAIL.len()
 }
 
-/// Appends an envelope up to where a message of `raw_len` bytes must follow; after it comes [`ENVELOPE_TAIL`].
+/// Appends an envelope up to where a message of `raw_len` bytes must follow; after it comes
+/// [`ENVELOPE_TAIL`].
 pub(in crate::encoding) fn push_envelope(
     out: &mut impl BufMut,
     api_version: &str,
