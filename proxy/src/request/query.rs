@@ -110,3 +110,15 @@ pub(super) fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_parameter_is_found_in_the_sorted_table() {
+        for name in KNOWN {
+            assert_eq!(Query::parse(name).doubt(), None, "{name}");
+        }
+    }
+}
