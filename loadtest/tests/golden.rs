@@ -8,10 +8,6 @@
 use watershed_loadtest::golden::{Embedded, Outcome, Scenario, folder, judge, replay};
 
 async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
-    if !scenario.replayable {
-        let reason = "a sample of a race or a fault".to_owned();
-        return Ok(Outcome::Skipped { reason });
-    }
     let server = Embedded::start(&scenario).await?;
     let outcome = replay(&scenario, &server.target()?).await;
     server.stop().await;
