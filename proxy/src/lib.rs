@@ -232,6 +232,8 @@ fn upstream_options(config: &Config) -> UpstreamOptions {
         asserted,
         connections_per_pool: CONNECTIONS_PER_POOL,
         connect_timeout: config.live.limits.connect_timeout,
+        keep_alive_interval: config.live.limits.keep_alive_interval,
+        keep_alive_timeout: config.live.limits.keep_alive_timeout,
     }
 }
 
