@@ -373,6 +373,14 @@ impl Store {
                 &self.profile,
             ))),
             lifecycle::Deletion::AlreadyPending => Ok(Deleted::Pending(current)),
+            lifecycle::Deletion::Marked(value) => {
+                let marked = inner.put(resource, value, &self.profile);
+                Ok(Deleted::Gone(inner.remove(
+                    resource,
+                    &marked,
+                    &self.profile,
+                )))
+            }
             lifecycle::Deletion::Pending(value) => {
                 Ok(Deleted::Pending(inner.put(resource, value, &self.profile)))
             }

@@ -48,13 +48,7 @@ pub async fn serve(
         ));
     }
     let options = &selected.options;
-    let requested = parse_resource_version(&options.resource_version).map_err(|text| {
-        if resource.cached {
-            Status::unknown(text)
-        } else {
-            Status::bad_request(format!("invalid resource version: {text}"))
-        }
-    })?;
+    let requested = parse_resource_version(&options.resource_version).map_err(Status::unknown)?;
     let opened = open(state, resource, &selected, requested).await?;
     let endpoint = Endpoint::of(resource);
     let whole = negotiate::negotiate(&exchange.headers, &exchange.query, endpoint)?;

@@ -10,27 +10,43 @@ pub(super) enum Deletion {
     AlreadyPending,
     /// It has to wait; this is what it looks like meanwhile.
     Pending(Value),
+    /// It is marked first and then goes at once: a kind with grace periods, given none.
+    Marked(Value),
 }
 
-/// Decides a DELETE.
+/// Decides a DELETE. `grace_seconds` is `None` for kinds without grace periods.
 pub(super) fn delete(storage: &str, current: &Value, grace_seconds: Option<i64>) -> Deletion {
     let held = has_finalizers(storage, current);
     let metadata = &current["metadata"];
     let pending = metadata.get("deletionTimestamp").is_some();
-    let grace = grace_seconds.unwrap_or(0).max(0);
-    if !held && grace == 0 {
-        return Deletion::Now;
+    let grace = match grace_seconds {
+        None if !held => return Deletion::Now,
+        None if pending => return Deletion::AlreadyPending,
+        None => 0,
+        Some(seconds) => seconds.max(0),
+    };
+    let left = metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    if pending && grace >= left {
+        // Whatever made it wait is gone: only the removal is left.
+        return if held || grace > 0 {
+            Deletion::AlreadyPending
+        } else {
+            Deletion::Now
+        };
     }
-    if pending {
-        let left = metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
-        if grace >= left {
-            return Deletion::AlreadyPending;
-        }
+    let value = marked(storage, current, grace, pending);
+    if held || grace > 0 {
+        Deletion::Pending(value)
+    } else {
+        Deletion::Marked(value)
     }
+}
+
+fn marked(storage: &str, current: &Value, grace: i64, pending: bool) -> Value {
     let mut value = current.clone();
     let stamp = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(grace);
     let stamp = stamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let generation = metadata["generation"].as_i64().unwrap_or(0);
+    let generation = value["metadata"]["generation"].as_i64().unwrap_or(0);
     if let Some(metadata) = value["metadata"].as_object_mut() {
         metadata.insert("deletionTimestamp".to_owned(), json!(stamp));
         if storage != "namespaces" {
@@ -43,7 +59,7 @@ pub(super) fn delete(storage: &str, current: &Value, grace_seconds: Option<i64>)
     if storage == "namespaces" {
         value["status"]["phase"] = json!("Terminating");
     }
-    Deletion::Pending(value)
+    value
 }
 
 /// Whether an update of an object in deletion is its end: nothing holds it any more.

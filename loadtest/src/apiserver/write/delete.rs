@@ -83,9 +83,9 @@ pub(super) fn delete(request: &Request<'_>, options: &DeleteOptions) -> Result<R
             .store
             .delete(resource, (namespace, name), expected, grace)
         {
-            Ok(Deleted::Gone(_)) => {
+            Ok(Deleted::Gone(last)) => {
                 request.written(name);
-                return gone(request, &old);
+                return gone(request, &last);
             }
             Ok(Deleted::Pending(stored)) => {
                 request.written(name);
