@@ -273,6 +273,16 @@ fn yaml_folds_and_quotes_as_go_yaml() {
              reason: NotAcceptable\nstatus: Failure\n",
         ),
         (
+            // The break stands in column 81, the first one that is too far.
+            Status::unclassified(
+                "resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": \
+                 invalid syntax",
+            ),
+            "apiVersion: v1\ncode: 500\nkind: Status\n\
+             message: 'resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\":\n  \
+             invalid syntax'\nmetadata: {}\nstatus: Failure\n",
+        ),
+        (
             Status::not_acceptable_by_router("406: Not Acceptable\n\nAvailable: none"),
             "apiVersion: v1\ncode: 406\ndetails: {}\nkind: Status\nmessage: |-\n  \
              406: Not Acceptable\n\n  Available: none\nmetadata: {}\nreason: NotAcceptable\n\
