@@ -299,6 +299,7 @@ enum HoleKind {
     Time,
     Age,
     Hex,
+    Address,
     Digits,
 }
 
@@ -309,6 +310,7 @@ impl HoleKind {
             ("ts", None) => Self::Time,
             ("age", None) => Self::Age,
             ("hex", None) => Self::Hex,
+            ("addr", None) => Self::Address,
             (_, None) => Self::Digits,
         }
     }
@@ -323,6 +325,7 @@ impl HoleKind {
             Self::Time => byte.is_ascii_digit() || b"-+:.TZ".contains(&byte),
             Self::Age => byte.is_ascii_alphanumeric(),
             Self::Hex => byte.is_ascii_hexdigit(),
+            Self::Address => byte.is_ascii_digit() || b".:".contains(&byte),
         };
         let end = text
             .bytes()
@@ -333,7 +336,7 @@ impl HoleKind {
             Self::Time => text[..end]
                 .find('Z')
                 .map_or(&text[..end], |zone| &text[..=zone]),
-            Self::Symbol(_) | Self::Age | Self::Hex | Self::Digits => &text[..end],
+            Self::Symbol(_) | Self::Age | Self::Hex | Self::Address | Self::Digits => &text[..end],
         }
     }
 
@@ -348,6 +351,7 @@ impl HoleKind {
             Self::Time => value.len() == recorded.len() && value.parse::<jiff::Timestamp>().is_ok(),
             Self::Age => value.ends_with(['s', 'm', 'h', 'd']),
             Self::Hex => value.len() == recorded.len(),
+            Self::Address => value.parse::<std::net::SocketAddr>().is_ok(),
         }
     }
 }
