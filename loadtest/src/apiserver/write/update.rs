@@ -132,6 +132,7 @@ fn write(
     if resource.custom.is_none() {
         defaults::apply(&resource.kind, &mut object);
     }
+    let mut object = request.stored_form(object)?; // so that only real changes count as changes
     let applied = entries.is_some();
     let entries = entries.unwrap_or_else(|| entries_of(&object, &old.value));
     prepare_update(resource, subresource, &old.value, &mut object);
