@@ -48,7 +48,11 @@ fn node(value: &Value, depth: usize, out: &mut String) -> Result<(), ControlChar
             scalar(text, depth, out)?;
             out.push('\n');
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {
+        Value::Number(number) => {
+            out.push_str(&go_number(number));
+            out.push('\n');
+        }
+        Value::Null | Value::Bool(_) => {
             out.push_str(&value.to_string());
             out.push('\n');
         }
@@ -78,6 +82,21 @@ fn member(item: &Value, depth: usize, out: &mut String) -> Result<(), ControlCha
             node(item, depth, out)
         }
     }
+}
+
+/// A number as `strconv.FormatFloat(f, 'g', -1, 64)` prints it: an exponent below -4 and from 6, two digits at least.
+fn go_number(number: &serde_json::Number) -> String {
+    let Some(float) = number.as_f64().filter(|_| number.is_f64()) else {
+        return number.to_string();
+    };
+    let scientific = format!("{float:e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if float == 0.0 || (-4..6).contains(&exponent) {
+        return format!("{float}");
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", exponent.abs())
 }
 
 fn blanks(depth: usize, out: &mut String) {
@@ -242,6 +261,15 @@ mod tests {
     fn sequences_sit_at_the_depth_of_their_key() {
         let text = render(&json!({"items": [{"a": 1, "b": [2]}], "m": {}}));
         assert_eq!(text.as_deref(), Ok("items:\n- a: 1\n  b:\n  - 2\nm: {}\n"));
+    }
+
+    #[test]
+    fn floats_are_printed_as_in_go() {
+        let text = render(&json!([1.5, -1e-6, 1e21, 1234567.5, 0.0001]));
+        assert_eq!(
+            text.as_deref(),
+            Ok("- 1.5\n- -1e-06\n- 1e+21\n- 1.2345675e+06\n- 0.0001\n")
+        );
     }
 
     #[test]

@@ -127,7 +127,7 @@ async fn chain(state: &Arc<State>, peer: &Peer, request: Request<Incoming>) -> O
     };
     Outcome {
         response,
-        admitted: true,
+        admitted: !runs_long(&exchange.info),
         parsed: true,
     }
 }
@@ -166,7 +166,7 @@ fn admit(state: &State, peer: &Peer, exchange: &mut Exchange) -> Result<(), Outc
         return Ok(());
     }
     let status = access::forbidden(&question, &decision.reason);
-    let mut outcome = refuse(exchange, &status, true);
+    let mut outcome = refuse(exchange, &status, !runs_long(&exchange.info));
     nosniff(&mut outcome.response);
     Err(outcome)
 }
@@ -185,6 +185,9 @@ async fn serve(state: &Arc<State>, exchange: &mut Exchange, incoming: Incoming) 
         Route::NotFound => return state.answer_status(exchange, &Status::no_such_resource()),
         Route::MethodNotAllowed => {
             return state.answer_status(exchange, &Status::method_not_allowed());
+        }
+        Route::NameMissing => {
+            return state.answer_status(exchange, &Status::bad_request("name must be provided"));
         }
         Route::List(resource) | Route::Watch(resource) => (Arc::clone(resource), true),
         Route::Get(resource) | Route::Write(resource) => (Arc::clone(resource), false),
@@ -207,7 +210,7 @@ async fn serve(state: &Arc<State>, exchange: &mut Exchange, incoming: Incoming) 
             }
             Err(error) => Err(Status::bad_request(error.to_string())),
         },
-        Route::MethodNotAllowed | Route::NotFound | Route::TextNotFound => {
+        Route::MethodNotAllowed | Route::NameMissing | Route::NotFound | Route::TextNotFound => {
             Err(Status::no_such_resource())
         }
     };
@@ -290,13 +293,16 @@ async fn failed(state: &State, exchange: &Exchange, failure: Failure) -> Respons
     state.answer_status(exchange, &status)
 }
 
+/// Requests other than watches that may run for as long as they like; priority and fairness ignores them.
+fn runs_long(info: &RequestInfo) -> bool {
+    let long = ["exec", "attach", "portforward", "proxy", "log"];
+    info.verb == "proxy" || (info.is_resource && long.contains(&info.subresource.as_str()))
+}
+
 /// The request's own timeout, bounded by the server's; `None` for what may run long.
 fn timeout(state: &State, exchange: &Exchange) -> Result<Option<Duration>, Status> {
     let info = &exchange.info;
-    let long = ["exec", "attach", "portforward", "proxy", "log"];
-    let streams = matches!(info.verb.as_str(), "watch" | "proxy")
-        || (info.is_resource && long.contains(&info.subresource.as_str()));
-    if streams {
+    if info.verb == "watch" || runs_long(info) {
         return Ok(None);
     }
     let limit = state.profile.request_timeout;

@@ -20,6 +20,8 @@ pub(super) enum Route {
     Write(Arc<Resource>),
     /// The router knows the path but not the method.
     MethodNotAllowed,
+    /// A write of one custom object on the path of the collection.
+    NameMissing,
     /// No such path, said as a Status.
     NotFound,
     /// No such path, said as text: nothing built in is there.
@@ -100,6 +102,9 @@ fn collection(
                 Route::List(resource)
             };
         }
+        _ if resource.custom.is_some() && matches!(info.verb.as_str(), "update" | "patch") => {
+            return Route::NameMissing;
+        }
         _ => return Route::MethodNotAllowed,
     };
     if !anywhere && resource.allows(verb) {
@@ -116,8 +121,9 @@ fn item(resource: Arc<Resource>, info: &RequestInfo, method: &Method, nowhere: R
     if is_read(&resource, method) {
         return Route::Get(resource);
     }
+    let posts = info.verb == "create" && resource.custom.is_some();
     let writes = matches!(info.verb.as_str(), "update" | "patch" | "delete");
-    if writes && resource.allows(&info.verb) {
+    if (writes || posts) && resource.allows(&info.verb) {
         Route::Write(resource)
     } else {
         Route::MethodNotAllowed
@@ -138,7 +144,7 @@ mod tests {
             Route::List(_) => "list",
             Route::Watch(_) => "watch",
             Route::Write(_) => "write",
-            Route::MethodNotAllowed => "405",
+            Route::MethodNotAllowed | Route::NameMissing => "405",
             Route::NotFound => "404",
             Route::TextNotFound => "text",
         }
