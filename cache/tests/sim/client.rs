@@ -4,7 +4,9 @@
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Duration, Instant};
 use watershed_cache::selector::{FieldSelector, LabelSelector};
-use watershed_cache::{CacheError, ResourceVersion, Selection, WatchCache, WatchStart, Watcher};
+use watershed_cache::{
+    CacheError, ResourceVersion, Selection, Snapshot, WatchCache, WatchStart, Watcher,
+};
 
 use crate::model::{Apiserver, Pod, View};
 
@@ -72,14 +74,15 @@ impl Client {
         }
     }
 
-    /// Opens the watch again if it ended: resumes, or starts over when it must or `afresh`.
-    pub(crate) fn reopen(&mut self, cache: &WatchCache, lasts: Duration, afresh: bool) {
+    /// Opens the watch again if it ended: resumes, or starts over when it must or is given a
+    /// snapshot to start from.
+    pub(crate) fn reopen(&mut self, cache: &WatchCache, lasts: Duration, afresh: Option<Snapshot>) {
         if self.watcher.is_some() {
             return;
         }
         let deadline = Instant::now() + lasts;
         let selection = self.wanted.selection(cache);
-        if self.version > 0 && !afresh {
+        if self.version > 0 && afresh.is_none() {
             let start = WatchStart::After(ResourceVersion::new(self.version));
             match cache.watch(selection.clone(), start, true, deadline) {
                 Ok(watcher) => {
@@ -93,7 +96,7 @@ impl Client {
                 Err(other) => panic!("unexpected {other}"),
             }
         }
-        let Ok(snapshot) = cache.snapshot() else {
+        let Some(snapshot) = afresh.or_else(|| cache.snapshot().ok()) else {
             return;
         };
         let start = WatchStart::Initial {

@@ -43,6 +43,8 @@ struct Sim {
     /// The newest version ever seen in the cache.
     own: u64,
     proven: usize,
+    /// The newest snapshot that was proven fresh; its version may be ahead of the cache.
+    last_proven: Option<Snapshot>,
 }
 
 #[test]
@@ -107,6 +109,7 @@ fn run(seed: u64) -> (usize, watershed_cache::Stats) {
             readings: Vec::new(),
             own: 0,
             proven: 0,
+            last_proven: None,
         };
         for _ in 0..STEPS {
             sim.step();
@@ -157,7 +160,11 @@ impl Sim {
             15..=17 => model.pump(false),
             18..=20 => {
                 let lasts = Duration::from_secs(self.rng.u64(1..200));
-                let afresh = self.rng.u8(..3) == 0;
+                let afresh = match self.rng.u8(..4) {
+                    0 => self.last_proven.clone(),
+                    1 => self.cache.snapshot().ok(),
+                    _ => None,
+                };
                 self.clients[client].reopen(&self.cache, lasts, afresh);
             }
             21 => self.clients[client].close(),
@@ -216,6 +223,7 @@ impl Sim {
                 "proven at {version}"
             );
             self.proven += 1;
+            self.last_proven = Some(snapshot);
         }
         let wanted = self.rng.usize(..WANTED.len());
         if let Ok(snapshot) = self.cache.snapshot() {
@@ -273,7 +281,7 @@ impl Sim {
         for client in &mut self.clients {
             while !client.is_open() || !client.is_up_to_date(newest, &model) {
                 let was = (client.is_open(), client.version());
-                client.reopen(&self.cache, Duration::from_secs(60), false);
+                client.reopen(&self.cache, Duration::from_secs(60), None);
                 client.read(usize::MAX, &model);
                 assert_ne!(
                     was,
