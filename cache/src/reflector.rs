@@ -5,7 +5,8 @@
 //! and prober are two futures of one task that share the one writer; whichever stream delivers an
 //! event first applies it, and the other's copy is ignored, because both streams are gapless from a
 //! point at or below the own version. The invariant: the own version never goes back. A list older
-//! than what the cache has served is discarded, however often that takes.
+//! than what the cache has served is discarded, however often that takes; only a restored storage,
+//! which a consistent list betrays, empties the cache and starts it over.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -170,24 +171,49 @@ impl Reflector {
             lister_watcher: &lister_watcher,
             options: &options,
         };
-        let ended: Result<Infallible, OverBudget> = tokio::select! {
-            ended = Machine::new(&upstream).run() => ended,
-            ended = Prober::new(&upstream).run() => ended,
-            () = shutdown => {
-                upstream.shared.set_status(ReflectorStatus::Stopped);
-                return;
-            }
-        };
-        match ended {
-            Ok(never) => match never {},
-            Err(OverBudget { bytes, budget }) => {
-                let resource = &upstream.shared.resource.resource;
-                tracing::warn!(%resource, bytes, budget, "objects outgrew their budget");
-                upstream
-                    .shared
-                    .set_status(ReflectorStatus::OverBudget { bytes });
+        tokio::pin!(shutdown);
+        loop {
+            let ended: Result<Infallible, Stop> = tokio::select! {
+                ended = Machine::new(&upstream).run() => ended.map_err(Stop::from),
+                ended = Prober::new(&upstream).run() => ended,
+                () = &mut shutdown => {
+                    upstream.shared.set_status(ReflectorStatus::Stopped);
+                    return;
+                }
+            };
+            let resource = &upstream.shared.resource.resource;
+            match ended {
+                Ok(never) => match never {},
+                Err(Stop::OverBudget(OverBudget { bytes, budget })) => {
+                    tracing::warn!(%resource, bytes, budget, "objects outgrew their budget");
+                    upstream
+                        .shared
+                        .set_status(ReflectorStatus::OverBudget { bytes });
+                    return;
+                }
+                Err(Stop::Restored) => {
+                    tracing::warn!(%resource, "the apiserver's versions went back, starting over");
+                    upstream.shared.set_status(ReflectorStatus::Syncing);
+                    upstream.writer.lock().start_over();
+                }
             }
         }
+    }
+}
+
+/// Why machine and prober cannot go on.
+#[derive(Debug)]
+enum Stop {
+    /// The objects do not fit.
+    OverBudget(OverBudget),
+    /// A consistent list was older than what had been served before it was asked for. No lagging
+    /// apiserver does that: the storage was restored, and what the cache holds never happened.
+    Restored,
+}
+
+impl From<OverBudget> for Stop {
+    fn from(over: OverBudget) -> Self {
+        Self::OverBudget(over)
     }
 }
 

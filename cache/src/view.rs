@@ -112,6 +112,13 @@ impl View {
         self.ready = false;
     }
 
+    /// Forgets the version of a closed view.
+    pub(crate) fn start_over(&mut self) {
+        assert!(!self.ready, "only a closed view starts over");
+        self.resource_version = ResourceVersion::default();
+        self.window.restart(self.resource_version);
+    }
+
     fn end(&mut self, wake: &mut Vec<Waker>) {
         self.generation = self.generation.wrapping_add(1);
         self.watchers.wake_all(wake);

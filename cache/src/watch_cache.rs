@@ -509,6 +509,13 @@ impl Writer {
         self.wake.drain(..).for_each(Waker::wake);
     }
 
+    /// Closes the cache and forgets the own version: the storage upstream is another one now.
+    pub(crate) fn start_over(&mut self) {
+        self.close();
+        self.resource_version = ResourceVersion::default();
+        self.shared.view.lock().start_over();
+    }
+
     /// The newest state; `None` while not ready.
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         self.ready.then(|| self.state())

@@ -23,7 +23,7 @@ use crate::freshness::Proof;
 use crate::resource_version::ResourceVersion;
 
 use super::stream::StreamEnd;
-use super::{ListRequest, ListerWatcher, Upstream, WatchRequest};
+use super::{ListRequest, ListerWatcher, Stop, Upstream, WatchRequest};
 
 /// A collection up to this size is probed as a whole, a larger one by a single object.
 const WHOLE_OBJECTS: usize = 64;
@@ -51,7 +51,7 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
         Self { upstream }
     }
 
-    pub(super) async fn run(self) -> Result<Infallible, OverBudget> {
+    pub(super) async fn run(self) -> Result<Infallible, Stop> {
         loop {
             let readers = self.upstream.shared.freshness.demand().await;
             let proof = self.prove().await?;
@@ -61,13 +61,14 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
         }
     }
 
-    async fn prove(&self) -> Result<Proof, OverBudget> {
+    async fn prove(&self) -> Result<Proof, Stop> {
         let Some(held) = self.upstream.writer.lock().snapshot() else {
             return Ok(Err(CacheError::NotReady));
         };
         self.upstream.shared.counters.probes.bump();
         let small = held.len() < WHOLE_OBJECTS && held.bytes() <= WHOLE_BYTES;
         let limit = if small { held.len() + 1 } else { 1 };
+        let served = held.resource_version();
         drop(held); // do not hold old objects across the request
         let request = ListRequest {
             limit: Some(limit),
@@ -78,6 +79,9 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
             return Ok(Err(CacheError::NotFresh(NotFresh::Probe)));
         };
         let target = page.resource_version;
+        if target < served {
+            return Err(Stop::Restored);
+        }
         if let Some(proof) = self.reached(target) {
             return Ok(proof);
         }

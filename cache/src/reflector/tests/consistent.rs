@@ -58,7 +58,7 @@ async fn one_probe_serves_everyone_who_came_before_it_and_nobody_later() {
     );
     let late = read(&server).await;
     answer
-        .send(page(150, &[("a/p000", 1)], Some("more")))
+        .send(page(200, &[("a/p000", 1)], Some("more")))
         .unwrap();
     assert_eq!(version(first).await, Ok(200));
     assert_eq!(version(second).await, Ok(200));
@@ -67,7 +67,7 @@ async fn one_probe_serves_everyone_who_came_before_it_and_nobody_later() {
         .list()
         .await
         .1
-        .send(page(160, &[("a/p000", 1)], Some("more")))
+        .send(page(200, &[("a/p000", 1)], Some("more")))
         .unwrap();
     assert_eq!(version(late).await, Ok(200));
     assert_eq!(server.cache.stats().probes, 2);
@@ -236,9 +236,34 @@ async fn a_stalled_upstream_never_yields_a_proof() {
         .list()
         .await
         .1
-        .send(page(90, &[("a/p000", 1)], Some("more")))
+        .send(page(100, &[("a/p000", 1)], Some("more")))
         .unwrap();
     assert_eq!(version(reading).await, Ok(100), "and it recovers");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_storage_is_noticed_and_the_cache_starts_over() {
+    let (mut server, _stream) = synced(100, &[("a/x", 50)]).await;
+    let mut watcher = server.cache.watch_after("", 100);
+    let reading = read(&server).await;
+    server
+        .list()
+        .await
+        .1
+        .send(page(90, &[("a/x", 50)], None))
+        .unwrap();
+    assert_eq!(version(reading).await, Err(CacheError::NotReady));
+    assert_eq!(drain(&mut watcher), ["END"]);
+    let (request, answer) = server.watch().await;
+    assert_eq!(
+        (request.send_initial_events, request.resource_version),
+        (true, None)
+    );
+    assert!(!server.cache.is_ready());
+    open(answer).bookmark(91, true).await;
+    server.reaches(91).await;
+    assert_eq!(server.cache.resource_version(), rv(91));
+    assert_eq!(server.listed(), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
