@@ -33,8 +33,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use futures_util::future::BoxFuture;
-use serde_json::Value;
 
 pub use self::embedded::Embedded;
 pub use self::matcher::{Bindings, Mismatch};
@@ -43,6 +41,7 @@ pub use self::model::{
 };
 pub use self::replay::replay;
 pub use self::suite::{Verdict, judge};
+use crate::apiserver::Apiserver;
 
 /// The recordings in this package, sorted by id.
 ///
@@ -73,33 +72,14 @@ pub fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/golden"))
 }
 
-/// What a replay needs besides the socket under test: reaching behind the server.
-pub trait Backend: Send + Sync {
-    /// Stores the recorded result of a write, as the server would have after executing it, under a
-    /// new resource version, which is returned. `path` is the request's, without its query. `None`:
-    /// this server executes such a write itself, send it.
-    fn load<'a>(
-        &'a self,
-        method: &'a str,
-        path: &'a str,
-        object: &'a Value,
-    ) -> BoxFuture<'a, anyhow::Result<Option<u64>>>;
-
-    /// Forgets history up to `revision`, as an etcd compaction does.
-    fn compact(&self, revision: u64) -> BoxFuture<'_, anyhow::Result<()>>;
-
-    /// Starts a new server process on the same storage; the address may change.
-    fn restart(&self) -> BoxFuture<'_, anyhow::Result<SocketAddr>>;
-}
-
 /// A server under test.
 pub struct Target {
     /// Where requests go.
     pub address: SocketAddr,
     /// TLS configuration per recorded user (`admin`, `node1`, …, `anonymous`).
     pub users: HashMap<String, Arc<rustls::ClientConfig>>,
-    /// The way behind it.
-    pub backend: Arc<dyn Backend>,
+    /// The apiserver at it or behind it, for what no request can do: compaction and restarts.
+    pub apiserver: Arc<Apiserver>,
 }
 
 impl std::fmt::Debug for Target {

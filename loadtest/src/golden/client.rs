@@ -64,7 +64,7 @@ struct Connection {
 }
 
 pub(super) struct Client<'a> {
-    pub(super) address: SocketAddr,
+    address: SocketAddr,
     users: &'a HashMap<String, Arc<rustls::ClientConfig>>,
     idle: HashMap<String, Connection>,
 }
@@ -81,9 +81,8 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Goes to another address from now on.
-    pub(super) fn redirect(&mut self, address: SocketAddr) {
-        self.address = address;
+    /// Uses new connections from now on.
+    pub(super) fn reconnect(&mut self) {
         self.idle.clear();
     }
 

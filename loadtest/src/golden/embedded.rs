@@ -1,19 +1,17 @@
 //! A fresh embedded apiserver for one recording, with the recorded users' certificates.
 //!
 //! The suite of this package aims at it directly; that of the proxy puts a proxy in front and keeps
-//! the rest. Writes are executed, never loaded: the embedded apiserver does what a real one does.
+//! the rest. Writes are executed as recorded, never loaded into the store from the side.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, ready};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use serde_json::Value;
 
-use super::{Backend, Scenario, Target};
+use super::{Scenario, Target};
 use crate::apiserver::certs::{Credential, Pki};
 use crate::apiserver::{Apiserver, Options, Profile};
 
@@ -65,10 +63,7 @@ impl Embedded {
         Ok(Target {
             address,
             users: users(self.apiserver.pki(), ca)?,
-            backend: Arc::new(Executing {
-                apiserver: Arc::clone(&self.apiserver),
-                address,
-            }),
+            apiserver: Arc::clone(&self.apiserver),
         })
     }
 
@@ -78,33 +73,6 @@ impl Embedded {
         if let Some(apiserver) = Arc::into_inner(self.apiserver) {
             apiserver.shutdown().await;
         }
-    }
-}
-
-/// A backend that leaves writes to the server.
-struct Executing {
-    apiserver: Arc<Apiserver>,
-    address: SocketAddr,
-}
-
-impl Backend for Executing {
-    fn load<'a>(
-        &'a self,
-        _method: &'a str,
-        _path: &'a str,
-        _object: &'a Value,
-    ) -> BoxFuture<'a, anyhow::Result<Option<u64>>> {
-        Box::pin(ready(Ok(None)))
-    }
-
-    fn compact(&self, revision: u64) -> BoxFuture<'_, anyhow::Result<()>> {
-        self.apiserver.compact(revision);
-        Box::pin(ready(Ok(())))
-    }
-
-    fn restart(&self) -> BoxFuture<'_, anyhow::Result<SocketAddr>> {
-        self.apiserver.restart();
-        Box::pin(ready(Ok(self.address)))
     }
 }
 
