@@ -80,6 +80,8 @@ pub struct Target {
     pub users: HashMap<String, Arc<rustls::ClientConfig>>,
     /// The apiserver at it or behind it, for what no request can do: compaction and restarts.
     pub apiserver: Arc<Apiserver>,
+    /// Recorded headers its answers may lack: what only the apiserver itself can know.
+    pub may_lack: &'static [&'static str],
 }
 
 impl std::fmt::Debug for Target {

@@ -64,6 +64,7 @@ impl Embedded {
             address,
             users: users(self.apiserver.pki(), ca)?,
             apiserver: Arc::clone(&self.apiserver),
+            may_lack: &[],
         })
     }
 

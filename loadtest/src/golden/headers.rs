@@ -11,7 +11,12 @@ use super::model::Response;
 /// Headers that say how the body is delimited.
 const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
 
-pub(super) fn match_headers(recorded: &Response, live: &HeaderMap) -> Result<(), Mismatch> {
+/// `may_lack` names headers the target may leave out.
+pub(super) fn match_headers(
+    recorded: &Response,
+    live: &HeaderMap,
+    may_lack: &[&str],
+) -> Result<(), Mismatch> {
     let values = |name: &str| -> Vec<String> {
         let values = live.get_all(name).iter();
         values
@@ -27,7 +32,8 @@ pub(super) fn match_headers(recorded: &Response, live: &HeaderMap) -> Result<(),
         }
     }
     for name in &recorded.present {
-        if !live.contains_key(name) && !FRAMING.contains(&name.as_str()) {
+        let optional = FRAMING.contains(&name.as_str()) || may_lack.contains(&name.as_str());
+        if !live.contains_key(name) && !optional {
             return Err(Mismatch::new(format!("header {name} is missing")));
         }
     }

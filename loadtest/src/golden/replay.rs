@@ -212,7 +212,8 @@ impl<'a> Replay<'a> {
             );
             return Err(Difference::new(why));
         }
-        match_headers(recorded, &open.headers).map_err(|mismatch| mismatch.at(&place))?;
+        match_headers(recorded, &open.headers, self.target.may_lack)
+            .map_err(|mismatch| mismatch.at(&place))?;
         self.watches
             .insert(&exchange.id, WatchStream::new(open, &outgoing.path));
         Ok(())
@@ -232,7 +233,7 @@ impl<'a> Replay<'a> {
             );
             return Err(Difference::with(Mismatch::new(why), &expected, live));
         }
-        match_headers(recorded, &answer.headers)?;
+        match_headers(recorded, &answer.headers, self.target.may_lack)?;
         let matched = if recorded.body_base64.is_some() {
             let symbol = recorded
                 .pb
