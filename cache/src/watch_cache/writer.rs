@@ -1,0 +1,252 @@
+//! The writing side: the only way state enters a cache.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::encoding::{BookmarkTemplate, EventType};
+use crate::error::OverBudget;
+use crate::event::Change;
+use crate::object::Object;
+use crate::resource_version::ResourceVersion;
+use crate::store::{Snapshot, Store};
+use crate::view::View;
+
+use super::Shared;
+
+/// The writing side of a cache: one, owned by a reflector.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    store: Store,
+    resource_version: ResourceVersion,
+    ready: bool,
+    /// Scratch space for the wakers of one event.
+    wake: Vec<Waker>,
+}
+
+impl Writer {
+    /// Not ready; see [`WatchCache::new`](crate::WatchCache::new).
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            store: Store::new(shared.resource.fields.trigger()),
+            resource_version: ResourceVersion::default(),
+            ready: false,
+            wake: Vec::new(),
+            shared,
+        }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Up to where the cache is complete.
+    pub fn resource_version(&self) -> ResourceVersion {
+        self.resource_version
+    }
+
+    /// Takes one event of an upstream stream that is complete from the own version on. Events below
+    /// the own version and repeats change nothing, nor does anything before the first
+    /// [`Self::replace`] or after the cache was closed. What happened is judged by what the store
+    /// holds, not by the event's type alone.
+    ///
+    /// # Errors
+    /// [`OverBudget`]; the cache is closed then.
+    ///
+    /// # Panics
+    /// On an `event_type` that carries no object of the resource.
+    pub fn apply(&mut self, event_type: EventType, object: Object) -> Result<(), OverBudget> {
+        let resource_version = object.resource_version();
+        if !self.ready || resource_version < self.resource_version {
+            return Ok(());
+        }
+        // Leases that expire together are deleted at one version, so the own version itself may
+        // still bring news.
+        let old = self.store.find(object.key()).cloned();
+        let seen = |old: &Object| old.resource_version() >= resource_version;
+        let change = match (event_type, old) {
+            (EventType::Added | EventType::Modified, Some(old)) if seen(&old) => return Ok(()),
+            (EventType::Added | EventType::Modified, Some(old)) => Change::Updated {
+                old,
+                new: Arc::new(object),
+            },
+            (EventType::Added | EventType::Modified, None) => {
+                if resource_version == self.resource_version {
+                    return Ok(());
+                }
+                Change::Created {
+                    new: Arc::new(object),
+                }
+            }
+            (EventType::Deleted, Some(old)) if seen(&old) => return Ok(()),
+            (EventType::Deleted, Some(old)) => Change::Removed {
+                old,
+                last: Arc::new(object),
+            },
+            (EventType::Deleted, None) => {
+                self.advance(resource_version, None);
+                return Ok(());
+            }
+            (EventType::Bookmark | EventType::Error, _) => panic!("{event_type:?} has no object"),
+        };
+        self.publish(resource_version, change);
+        self.check(&self.store).inspect_err(|_| self.close())
+    }
+
+    fn publish(&mut self, resource_version: ResourceVersion, change: Change) {
+        match &change {
+            Change::Created { new } | Change::Updated { new, .. } => {
+                self.store.insert(Arc::clone(new));
+            }
+            Change::Removed { old, .. } => {
+                self.store.remove(old.key());
+            }
+        }
+        self.shared.counters.events_received.bump();
+        self.publish_state(resource_version, |view, wake| {
+            view.push(resource_version, change, wake)
+        });
+    }
+
+    /// The upstream vouched that nothing happened up to `resource_version`; `template` is the
+    /// bookmark it said so with.
+    pub fn advance(
+        &mut self,
+        resource_version: ResourceVersion,
+        template: Option<BookmarkTemplate>,
+    ) {
+        if let Some(template) = template {
+            *self.shared.template.lock() = template;
+        }
+        if !self.ready {
+            return;
+        }
+        if resource_version <= self.resource_version {
+            self.shared.touch(&self.shared.last_progress);
+            return;
+        }
+        self.publish_state(resource_version, |view, _| view.advance(resource_version));
+    }
+
+    /// Puts a new state in place of the old, ends every watcher and forgets the history.
+    ///
+    /// # Errors
+    /// [`OverBudget`]; the cache is closed then.
+    ///
+    /// # Panics
+    /// When `resource_version` is below the own one: callers discard such lists.
+    pub fn replace(
+        &mut self,
+        resource_version: ResourceVersion,
+        objects: impl IntoIterator<Item = Object>,
+    ) -> Result<(), OverBudget> {
+        let mut store = self.collect();
+        for object in objects {
+            self.collect_into(&mut store, object)?;
+        }
+        self.replace_store(resource_version, store);
+        Ok(())
+    }
+
+    /// An empty store to collect a relist in.
+    pub(crate) fn collect(&self) -> Store {
+        Store::new(self.shared.resource.fields.trigger())
+    }
+
+    /// Adds to a relist. An object the cache holds already, byte for byte, is shared rather than
+    /// held twice.
+    pub(crate) fn collect_into(
+        &mut self,
+        store: &mut Store,
+        object: Object,
+    ) -> Result<(), OverBudget> {
+        let held = self
+            .store
+            .find(object.key())
+            .filter(|held| ***held == object);
+        let object = held.map_or_else(|| Arc::new(object), Arc::clone);
+        store.insert(object);
+        self.check(store).inspect_err(|_| self.close())
+    }
+
+    /// See [`Self::replace`].
+    pub(crate) fn replace_store(&mut self, resource_version: ResourceVersion, store: Store) {
+        assert!(
+            resource_version >= self.resource_version,
+            "versions never go back"
+        );
+        self.store = store;
+        self.ready = true;
+        self.shared.counters.relists.bump();
+        self.publish_state(resource_version, |view, wake| {
+            view.replace(resource_version, wake)
+        });
+    }
+
+    /// Ends every watcher and answers nobody until the next [`Self::replace`]. The own version
+    /// stays as a lower bound.
+    pub(crate) fn close(&mut self) {
+        self.ready = false;
+        self.store = self.collect();
+        self.shared.current.lock().take();
+        self.shared.view.lock().close(&mut self.wake);
+        self.shared.progress.send_replace(None);
+        self.wake.drain(..).for_each(Waker::wake);
+    }
+
+    /// Closes the cache and forgets the own version: the storage upstream is another one now.
+    pub(crate) fn start_over(&mut self) {
+        self.close();
+        self.resource_version = ResourceVersion::default();
+        self.shared.view.lock().start_over();
+    }
+
+    /// The newest state; `None` while not ready.
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+        self.ready.then(|| self.state())
+    }
+
+    fn state(&self) -> Snapshot {
+        Snapshot::new(
+            Arc::clone(&self.shared.resource),
+            self.store.clone(),
+            self.resource_version,
+        )
+    }
+
+    fn check(&self, store: &Store) -> Result<(), OverBudget> {
+        let (bytes, budget) = (store.bytes(), self.shared.options.objects_bytes);
+        if bytes > budget {
+            Err(OverBudget { bytes, budget })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// State, then news. The snapshot is swapped while the view is locked: whoever reads an event
+    /// finds it in the snapshot too, and a snapshot is never ahead of a view locked after it was
+    /// taken.
+    fn publish_state(
+        &mut self,
+        resource_version: ResourceVersion,
+        change: impl FnOnce(&mut View, &mut Vec<Waker>),
+    ) {
+        self.resource_version = resource_version;
+        let snapshot = self.state();
+        let mut view = self.shared.view.lock();
+        change(&mut view, &mut self.wake);
+        let replaced = self.shared.current.lock().replace(snapshot);
+        drop(view);
+        drop(replaced); // outside the locks: it may be the last owner of many nodes
+        self.shared.touch(&self.shared.last_progress);
+        self.shared.progress.send_replace(Some(resource_version));
+        self.wake.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+        self.shared.freshness.close();
+    }
+}
