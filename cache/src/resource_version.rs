@@ -100,12 +100,11 @@ mod tests {
         ];
         for (text, problem) in table {
             let error = ResourceVersion::parse_strict(text).unwrap_err().to_string();
-            assert_eq!(
-                error,
-                format!(
-                    "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": {problem}"
-                )
+            let expected = format!(
+                "resourceVersion: Invalid value: \"{text}\": \
+                 strconv.ParseUint: parsing \"{text}\": {problem}"
             );
+            assert_eq!(error, expected);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A JSON scanner: one pass over bytes, no tree.
 //!
 //! Owns the grammar: it accepts exactly RFC 8259 in UTF-8, with nothing after the value, and
-//! reports where values stand. Objects are walked along a [`Shape`]; what the shape does not name
+//! reports where values stand. Objects are walked along a
+//! [`Shape`](crate::fields::shape::Shape); what the shape does not name
 //! is skipped, but still checked. It refuses to build values: text is only unescaped when somebody
 //! asks for it. Of duplicate keys the last one wins, as in Go's decoder; a lone surrogate escape
 //! reads as U+FFFD, as there. Nesting is limited to what Go allows, and no depth uses the stack.
