@@ -1,9 +1,10 @@
 //! `/livez`, `/readyz`, `/healthz` and `/metrics`, on a listener of their own.
 //!
 //! Owns: the wire form of health, as the apiserver's (`healthz.go`, 1.36), and the scrape.
-//! Refuses: TLS and identities. The address is loopback by default; a network policy guards any other.
-//! Invariant: probes never wait for anything but the checks, which do not wait either, and are answered
-//! until the very end of a drain, so that the world can see it.
+//! Refuses: TLS and identities. The address is loopback by default; a network policy guards any
+//! other.
+//! Invariant: probes never wait for anything but the checks, which do not wait either, and are
+//! answered until the very end of a drain, so that the world can see it.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -278,7 +279,9 @@ mod tests {
                     })
                     .collect(),
             }),
-            before_scrape: Arc::new(move || drop(counted.connections.set(7))),
+            before_scrape: Arc::new(move || {
+                counted.connections.set(7);
+            }),
             registry: Arc::new(registry),
             drain: Drain::new(),
         };

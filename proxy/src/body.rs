@@ -1,10 +1,10 @@
 //! The one body type of the proxy, for requests it sends and responses it gives.
 //!
-//! Owns: the enum of everything a body can be, so that hot variants are neither boxed nor dispatched
-//! through a table.
+//! Owns: the enum of everything a body can be, so that hot variants are neither boxed nor
+//! dispatched through a table.
 //! Refuses: to buffer. A variant hands on what its source has ready and is asked again.
-//! Invariant: a body that ends with an error is cut on the wire (RST_STREAM, or a chunked body without its
-//! last chunk), never completed, so a client cannot take a part for the whole.
+//! Invariant: a body that ends with an error is cut on the wire (RST_STREAM, or a chunked body
+//! without its last chunk), never completed, so a client cannot take a part for the whole.
 
 use std::{
     pin::Pin,
@@ -46,9 +46,6 @@ pub(crate) enum BodyError {
     /// The peer that sends it went away or broke the protocol.
     #[error("the sender of the body failed: {0}")]
     Sender(#[from] hyper::Error),
-    /// The local source ended it on purpose.
-    #[error("the body was cut: {0}")]
-    Cut(String),
     /// A body that has to be held whole was longer than its limit.
     #[error("the body is longer than {limit} bytes")]
     TooLong {
@@ -177,11 +174,14 @@ mod tests {
     async fn a_stream_that_fails_is_never_taken_for_complete() {
         let source = tokio_stream::iter([
             Ok(Bytes::from_static(b"part")),
-            Err(BodyError::Cut("test".to_owned())),
+            Err(BodyError::TooLong { limit: 4 }),
         ]);
         let body = Body::stream(source);
         assert_eq!(body.size_hint().exact(), None);
-        assert!(matches!(body.collect().await, Err(BodyError::Cut(_))));
+        assert!(matches!(
+            body.collect().await,
+            Err(BodyError::TooLong { limit: 4 })
+        ));
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! What the connections of both sides share: socket options, and streams that run on their connection's
-//! own task.
+//! What the connections of both sides share: socket options, and streams that run on their
+//! connection's own task.
 //!
-//! Owns: [`Streams`], the futures of one HTTP/2 connection, and the rule when they and the connection are
-//! polled.
-//! Refuses: to spawn. hyper's usual executor gives every stream a task of its own: ten wakes where one is
-//! enough, and threads that meet at the connection's lock.
-//! Invariant: one event wakes a connection's task once. Whatever streams write while they are polled is
-//! flushed by the connection in the same poll, and a wake that a poll causes itself is answered in that
-//! poll instead of by the scheduler.
+//! Owns: [`Streams`], the futures of one HTTP/2 connection, and the rule when they and the
+//! connection are polled.
+//! Refuses: to spawn. hyper's usual executor gives every stream a task of its own: ten wakes where
+//! one is enough, and threads that meet at the connection's lock.
+//! Invariant: one event wakes a connection's task once. Whatever streams write while they are
+//! polled is flushed by the connection in the same poll, and a wake that a poll causes itself is
+//! answered in that poll instead of by the scheduler.
 
 use std::{
     future::Future,
@@ -85,7 +85,8 @@ impl Streams {
         self.running = std::mem::take(&mut self.running).into_iter().collect();
     }
 
-    /// Polls the streams and, after them, the connection by `connection`, until neither has anything to do.
+    /// Polls the streams and, after them, the connection by `connection`, until neither has
+    /// anything to do.
     pub(crate) fn poll<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -151,8 +152,8 @@ impl Wake for RoundWaker {
     }
 }
 
-/// Options of every TCP connection: no delay, and a dead peer is noticed after `interval` + `timeout`, also
-/// when data waits unacknowledged or the peer keeps its window shut.
+/// Options of every TCP connection: no delay, and a dead peer is noticed after `interval` +
+/// `timeout`, also when data waits unacknowledged or the peer keeps its window shut.
 ///
 /// # Errors
 /// When the system refuses an option.

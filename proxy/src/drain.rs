@@ -1,11 +1,12 @@
 //! The order and the deadlines of a shutdown, and the owner of every task.
 //!
-//! Owns: the trackers every task of the proxy is spawned on, and the signals that tell the parts to leave,
-//! in this order: not ready, no new connections and open ones told to go elsewhere, watches ended, the
-//! rest cut.
-//! Refuses: to know what the parts do at a signal. A part asks for its signal and acts; nobody is called.
-//! Invariant: signals are only ever given in that order, and once [`Drain::run`] has returned no tracked
-//! task is left.
+//! Owns: the trackers every task of the proxy is spawned on, and the signals that tell the parts to
+//! leave, in this order: not ready, no new connections and open ones told to go elsewhere, watches
+//! ended, the rest cut.
+//! Refuses: to know what the parts do at a signal. A part asks for its signal and acts; nobody is
+//! called.
+//! Invariant: signals are only ever given in that order, and once [`Drain::run`] has returned no
+//! tracked task is left.
 //!
 //! ```text
 //!  serving ──► not ready ──► leaving ────────────────────────────────────► cut
@@ -22,8 +23,9 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How long a proxy that is no longer ready still accepts connections, so that load balancers that poll
-/// `/readyz` stop sending before connections are refused. A tenth of the grace period when that is shorter.
+/// How long a proxy that is no longer ready still accepts connections, so that load balancers that
+/// poll `/readyz` stop sending before connections are refused. A tenth of the grace period when
+/// that is shorter.
 const LAME_DUCK: Duration = Duration::from_secs(5);
 
 /// The share of the time after [`LAME_DUCK`] over which watches are ended; the rest is left for the
@@ -55,8 +57,8 @@ impl Drain {
         Self::default()
     }
 
-    /// Runs a task that serves clients, on the current runtime. The drain waits for it; what still runs
-    /// when everything is cut is dropped where it waits.
+    /// Runs a task that serves clients, on the current runtime. The drain waits for it; what still
+    /// runs when everything is cut is dropped where it waits.
     pub(crate) fn spawn<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -67,8 +69,8 @@ impl Drain {
         }));
     }
 
-    /// Runs a task that others rely on, as a reflector, an upstream connection or the polling of a file.
-    /// It is dropped where it waits as soon as the last client is gone.
+    /// Runs a task that others rely on, as a reflector, an upstream connection or the polling of a
+    /// file. It is dropped where it waits as soon as the last client is gone.
     pub(crate) fn spawn_background<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -94,11 +96,6 @@ impl Drain {
         &self.leaving
     }
 
-    /// Given last: whatever still runs is dropped.
-    pub(crate) fn cut(&self) -> &CancellationToken {
-        &self.cut
-    }
-
     /// A moment, spread evenly over the time that is left for it, at which one connection ends its
     /// watches. `None` while the drain has not begun.
     pub(crate) fn watch_end(&self) -> Option<Instant> {
@@ -109,8 +106,9 @@ impl Drain {
         Some(schedule.leave + span.mul_f64(fastrand::f64()))
     }
 
-    /// Gives the signals in order and returns when every task has ended, after `grace_period` at the
-    /// latest (plus the time a cut task takes to be dropped). A second call waits for the same end.
+    /// Gives the signals in order and returns when every task has ended, after `grace_period` at
+    /// the latest (plus the time a cut task takes to be dropped). A second call waits for the same
+    /// end.
     pub(crate) async fn run(&self, grace_period: Duration) {
         let schedule = *self
             .schedule

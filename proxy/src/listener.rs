@@ -1,11 +1,12 @@
-//! The client side: accepts, terminates TLS, speaks HTTP/1.1 or HTTP/2 as ALPN chose, and hands every
-//! request to one function.
+//! The client side: accepts, terminates TLS, speaks HTTP/1.1 or HTTP/2 as ALPN chose, and hands
+//! every request to one function.
 //!
-//! Owns: the limits a client meets before its request is looked at, and the end of every connection.
+//! Owns: the limits a client meets before its request is looked at, and the end of every
+//! connection.
 //! Refuses: to know requests. What is answered is the handler's; so is who the client is.
-//! Invariant: a connection is one task that runs its own streams (`connection.rs`), it holds one place of
-//! the connection limit until its socket is closed, and no client can hold that place without making
-//! progress: handshake, headers, silence and idleness each have a deadline.
+//! Invariant: a connection is one task that runs its own streams (`connection.rs`), it holds one
+//! place of the connection limit until its socket is closed, and no client can hold that place
+//! without making progress: handshake, headers, silence and idleness each have a deadline.
 //!
 //! ```text
 //!  accept ─► limit ─► TLS ─► h1 | h2 ──────────────────────────────► closed
@@ -28,7 +29,11 @@ use std::{
 use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
 
 use crate::{
     body::Body,
@@ -45,7 +50,8 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// HTTP/2 streams at once on a connection, watches included; further ones wait at the client.
     pub(crate) streams_per_connection: u32,
-    /// From the accepted socket to the end of the TLS handshake; the connection is closed at its end.
+    /// From the accepted socket to the end of the TLS handshake; the connection is closed at its
+    /// end.
     pub(crate) handshake_timeout: Duration,
     /// From the handshake to the first request, and for the headers of each HTTP/1.1 request; the
     /// connection is closed at its end.
@@ -98,14 +104,15 @@ pub(crate) struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
-    /// What the client proved with its certificate, judged by the CA bundle in force now. Cheap: the
-    /// chain is verified again only when the bundle changed, a certificate ended or an hour has passed.
+    /// What the client proved with its certificate, judged by the CA bundle in force now. Cheap:
+    /// the chain is verified again only when the bundle changed, a certificate ended or an hour has
+    /// passed.
     pub(crate) fn certificate(&self) -> ClientCertificate {
         self.tls.judge(&self.credential)
     }
 
-    /// True once the watches of this connection must end. Every stream of the connection is polled again
-    /// when it becomes true, so a body only has to look.
+    /// True once the watches of this connection must end. Every stream of the connection is polled
+    /// again when it becomes true, so a body only has to look.
     pub(crate) fn watches_end(&self) -> bool {
         self.watches_end.load(Ordering::Relaxed)
     }
@@ -130,6 +137,9 @@ pub(crate) struct Listener {
     socket: tokio::net::TcpListener,
 }
 
+/// Connections the system may hold before they are accepted, where `somaxconn` allows: a tier that
+/// restarts is met by all its clients at once.
+const BACKLOG: u32 = 16_384;
 /// Pause after an `accept` that failed for want of something, as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -138,8 +148,16 @@ impl Listener {
     ///
     /// # Errors
     /// When the address cannot be bound.
+    #[expect(clippy::unused_async, reason = "sockets must be made inside a runtime")]
     pub(crate) async fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = tokio::net::TcpListener::bind(address).await?;
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let socket = socket.listen(BACKLOG)?;
         Ok(Self { socket })
     }
 
@@ -151,8 +169,8 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Accepts until the drain says leave; every request is given to `handle`, whose future runs on the
-    /// connection's task and is dropped when the client goes away.
+    /// Accepts until the drain says leave; every request is given to `handle`, whose future runs on
+    /// the connection's task and is dropped when the client goes away.
     pub(crate) async fn serve<H, F>(self, options: ListenerOptions, handle: H)
     where
         H: Fn(Request<Incoming>, Arc<ConnectionInfo>) -> F + Clone + Send + Sync + 'static,

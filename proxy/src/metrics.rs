@@ -1,10 +1,11 @@
 //! The families the proxy exports, under the prefix `watershed_`.
 //!
-//! Owns: names, help texts, labels and buckets, in one place, so that dashboards and alerts have one source.
-//! Refuses: labels that grow with nodes, pods or users. A label value is a resource, a verb, a status code
-//! or a word of a fixed list.
-//! Invariant: a family is registered once, at start. Hot paths resolve their handle once (`get_or_create`
-//! locks the family) and keep it; a handle is an atomic behind an `Arc`.
+//! Owns: names, help texts, labels and buckets, in one place, so that dashboards and alerts have
+//! one source.
+//! Refuses: labels that grow with nodes, pods or users. A label value is a resource, a verb, a
+//! status code or a word of a fixed list.
+//! Invariant: a family is registered once, at start. Hot paths resolve their handle once
+//! (`get_or_create` locks the family) and keep it; a handle is an atomic behind an `Arc`.
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
@@ -123,7 +124,8 @@ pub(crate) struct Metrics {
     pub(crate) watch_events: Family<ResourceLabels, Counter>,
     /// What the caches hold and where they stand.
     pub(crate) cache: CacheMetrics,
-    /// Seconds from an event's arrival from the apiserver to its bytes being given to a client's socket.
+    /// Seconds from an event's arrival from the apiserver to its bytes being given to a client's
+    /// socket.
     pub(crate) watch_delivery_seconds: Histogram,
     /// Heartbeats: `absorbed`, `written`, `forwarded`, `refused`.
     pub(crate) heartbeats: Family<OutcomeLabels, Counter>,
@@ -151,7 +153,8 @@ pub(crate) struct CacheMetrics {
 }
 
 impl Metrics {
-    /// The families, and the registry that encodes them; further collectors may be registered in it.
+    /// The families, and the registry that encodes them; further collectors may be registered in
+    /// it.
     pub(crate) fn new() -> (Self, Registry) {
         let metrics = Self {
             upstream_watches: Family::default(),

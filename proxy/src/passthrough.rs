@@ -2,11 +2,11 @@
 //!
 //! Owns: the way of a request to an apiserver and of its answer back, upgrades included, and with
 //! `passthrough/headers.rs` the way an identity travels.
-//! Refuses: to buffer, to understand bodies, and to wait. Each side's back-pressure is the other's; a
-//! client that goes away cancels its request at the apiserver.
-//! Invariant: the apiserver learns the identity that was authenticated here and nothing that the client
-//! says about identity, except a bearer token that reaches it untouched, over a connection that carries no
-//! credentials of the proxy.
+//! Refuses: to buffer, to understand bodies, and to wait. Each side's back-pressure is the other's;
+//! a client that goes away cancels its request at the apiserver.
+//! Invariant: the apiserver learns the identity that was authenticated here and nothing that the
+//! client says about identity, except a bearer token that reaches it untouched, over a connection
+//! that carries no credentials of the proxy.
 
 mod headers;
 mod tunnel;
@@ -71,9 +71,10 @@ impl Passthrough {
         }
     }
 
-    /// Forwards `request` under `identity` and returns the apiserver's answer as it comes. What keeps it
-    /// from coming is answered with a Status: 403 where the identity cannot be carried, 429 where all
-    /// connections are full, 502 where the answer was lost, 503 where no apiserver can be reached.
+    /// Forwards `request` under `identity` and returns the apiserver's answer as it comes. What
+    /// keeps it from coming is answered with a Status: 403 where the identity cannot be carried,
+    /// 429 where all connections are full, 502 where the answer was lost, 503 where no apiserver
+    /// can be reached.
     pub(crate) async fn forward(
         &self,
         mut request: Request<Incoming>,
@@ -124,7 +125,8 @@ impl Passthrough {
     }
 
     /// Replaces what `headers` say about identity by `identity`, and tells on which connections the
-    /// request must go. Hop-by-hop headers must be gone already: one of them could name what is added here.
+    /// request must go. Hop-by-hop headers must be gone already: one of them could name what is
+    /// added here.
     ///
     /// # Errors
     /// 403 when the identity cannot be carried.

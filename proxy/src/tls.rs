@@ -1,14 +1,15 @@
 //! TLS: who we are, whom we believe, and both re-read when their files change.
 //!
-//! Owns: the listener's rustls configuration, the judgement of client certificates, the loading of PEM
-//! files for both sides, and the polling that notices new files (`tls/reload.rs`).
-//! Refuses: to fail a handshake because of a client certificate. As kube-apiserver does, a certificate is
-//! only requested; whether it counts is decided per request, so that a caller with a bad one gets a 401
-//! that says so. What the handshake does prove is that the client holds the certificate's key.
-//! Invariant: certificate, key and client CA are swapped together or not at all, and a verdict about a
-//! client is never older than the CA bundle in force. A resolver that swaps only the certificate was
-//! rejected: key and CA would change at different moments. Sessions are never resumed, since resumption
-//! would keep an identity alive that the CA bundle no longer vouches for.
+//! Owns: the listener's rustls configuration, the judgement of client certificates, the loading of
+//! PEM files for both sides, and the polling that notices new files (`tls/reload.rs`).
+//! Refuses: to fail a handshake because of a client certificate. As kube-apiserver does, a
+//! certificate is only requested; whether it counts is decided per request, so that a caller with a
+//! bad one gets a 401 that says so. What the handshake does prove is that the client holds the
+//! certificate's key.
+//! Invariant: certificate, key and client CA are swapped together or not at all, and a verdict
+//! about a client is never older than the CA bundle in force. A resolver that swaps only the
+//! certificate was rejected: key and CA would change at different moments. Sessions are never
+//! resumed, since resumption would keep an identity alive that the CA bundle no longer vouches for.
 
 pub(crate) mod reload;
 mod verify;
@@ -102,8 +103,8 @@ impl ServerTls {
         })
     }
 
-    /// Polls the files for changes, for ever. A broken new file is reported once and the old stay in
-    /// force; open connections are not touched.
+    /// Polls the files for changes, for ever. A broken new file is reported once and the old stay
+    /// in force; open connections are not touched.
     pub(crate) async fn watch_files(self, metrics: Metrics) {
         self.current
             .watch("the listener's certificates", &metrics)
@@ -121,8 +122,8 @@ impl ServerTls {
         TlsAcceptor::from(Arc::clone(&self.current.load_current().config))
     }
 
-    /// What `credential` proves against the CA bundle in force now. Cheap when nothing changed since the
-    /// last call for the same credential.
+    /// What `credential` proves against the CA bundle in force now. Cheap when nothing changed
+    /// since the last call for the same credential.
     pub(crate) fn judge(&self, credential: &Credential) -> ClientCertificate {
         let loaded = self.current.load_current();
         credential.judge(loaded.client_ca.as_ref())
@@ -184,8 +185,8 @@ pub(crate) const ALPN_H2: &[u8] = b"h2";
 /// ALPN name of HTTP/1.1.
 pub(crate) const ALPN_HTTP1: &[u8] = b"http/1.1";
 
-/// The one provider of cryptography, named rather than taken from the process default, which another
-/// crate could set.
+/// The one provider of cryptography, named rather than taken from the process default, which
+/// another crate could set.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

@@ -1,11 +1,14 @@
 //! The client of the apiservers: which server, which identity, which connection.
 //!
-//! Owns: the servers with their availability, three pools of connections per server (one per identity,
-//! since a client certificate belongs to a connection), and the rule when a request may be sent again.
-//! Refuses: to know Kubernetes, and to limit how long an answer takes: a watch takes for ever. Whoever
-//! asks sets the deadline; dropping the future or the body cancels the request at the server.
-//! Invariant: a request that may have been processed is never sent twice, unless it only reads. hyper-util's
-//! client was rejected: it opens one HTTP/2 connection per host and queues behind its 100 streams.
+//! Owns: the servers with their availability, three pools of connections per server (one per
+//! identity, since a client certificate belongs to a connection), and the rule when a request may
+//! be sent again.
+//! Refuses: to know Kubernetes, and to limit how long an answer takes: a watch takes for ever.
+//! Whoever asks sets the deadline; dropping the future or the body cancels the request at the
+//! server.
+//! Invariant: a request that may have been processed is never sent twice, unless it only reads.
+//! hyper-util's client was rejected: it opens one HTTP/2 connection per host and queues behind its
+//! 100 streams.
 //!
 //! ```text
 //!  send ─► server: up, round robin; else due; else down
@@ -53,7 +56,8 @@ pub(crate) use self::response::ResponseBody;
 /// Where the apiservers are and who the proxy is to them.
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamOptions {
-    /// Base URLs, `https://host:port`; `http://` only for loopback. Empty: the kubeconfig's or in-cluster one.
+    /// Base URLs, `https://host:port`; `http://` only for loopback. Empty: the kubeconfig's or
+    /// in-cluster one.
     pub(crate) servers: Vec<String>,
     /// PEM bundle the servers' certificates must chain to; `None`: the credential's own.
     pub(crate) ca_file: Option<PathBuf>,
@@ -61,7 +65,8 @@ pub(crate) struct UpstreamOptions {
     pub(crate) credentials: CredentialSource,
     /// How the identity of certificate users is carried.
     pub(crate) asserted: AssertedIdentity,
-    /// Connections to one server at once, per pool, and upgraded ones in all; further requests get 503.
+    /// Connections to one server at once, per pool, and upgraded ones in all; further requests get
+    /// 503.
     pub(crate) connections_per_pool: usize,
     /// From the first SYN to the end of the TLS and HTTP/2 handshakes.
     pub(crate) connect_timeout: Duration,
@@ -85,8 +90,6 @@ pub(crate) enum CredentialSource {
         /// Bearer token, re-read when it changes.
         token: Option<PathBuf>,
     },
-    /// None: an apiserver that asks for none.
-    None,
 }
 
 /// How the identity of a client that did not bring a bearer token is carried.
@@ -206,7 +209,8 @@ pub(crate) struct UpgradePlace {
 }
 
 impl Upstream {
-    /// Reads credentials and files, and polls them for changes from then on; opens no connection yet.
+    /// Reads credentials and files, and polls them for changes from then on; opens no connection
+    /// yet.
     ///
     /// # Errors
     /// When settings or files cannot be used.
@@ -241,9 +245,10 @@ impl Upstream {
         })
     }
 
-    /// Sends `request` (origin-form URI; authority and `Host` are set here) and returns the answer's head
-    /// as soon as it is there. Another server, or another connection, is tried when nothing was sent, when
-    /// the server says it processed nothing, or when the request only reads; the latter two once.
+    /// Sends `request` (origin-form URI; authority and `Host` are set here) and returns the
+    /// answer's head as soon as it is there. Another server, or another connection, is tried when
+    /// nothing was sent, when the server says it processed nothing, or when the request only reads;
+    /// the latter two once.
     ///
     /// # Errors
     /// See [`UpstreamError`].
@@ -258,8 +263,8 @@ impl Upstream {
         result
     }
 
-    /// Sends an upgrade request on an HTTP/1.1 connection of its own. An answer of 101 can be upgraded with
-    /// `hyper::upgrade::on`; keep its [`UpgradePlace`] as long.
+    /// Sends an upgrade request on an HTTP/1.1 connection of its own. An answer of 101 can be
+    /// upgraded with `hyper::upgrade::on`; keep its [`UpgradePlace`] as long.
     ///
     /// # Errors
     /// See [`UpstreamError`].
@@ -367,8 +372,8 @@ impl Upstream {
         Err(UpstreamError::Unreachable(last))
     }
 
-    /// The servers in the order they should be tried, the next in turn first. One whose pause is over is
-    /// tried in the background while others are up.
+    /// The servers in the order they should be tried, the next in turn first. One whose pause is
+    /// over is tried in the background while others are up.
     fn order(&self, pool: Pool, identities: &Identities) -> Vec<&Server> {
         let servers = &self.shared.servers;
         let turn = self.shared.next.fetch_add(1, Ordering::Relaxed) % servers.len().max(1);
@@ -483,8 +488,10 @@ impl Server {
     }
 
     fn lost(&self, error: &hyper::Error) -> UpstreamError {
-        // What the client did to its own request says nothing about the server.
-        if !error.is_user() {
+        // A stream that was reset, and what a client did to its own request, say nothing about the
+        // server.
+        let one_stream = h2_cause(error).is_some_and(h2::Error::is_reset);
+        if !one_stream && !error.is_user() {
             self.availability.failed();
         }
         let server = self.dialer.address.authority.to_string();
@@ -552,18 +559,24 @@ fn addresses(options: &UpstreamOptions) -> Result<Vec<Address>, UpstreamConfigEr
         .collect()
 }
 
-/// True when the server said that it did not touch the request: the stream was refused, or is above the
-/// last one that a GOAWAY names.
+/// True when the server said that it did not touch the request: the stream was refused, or is above
+/// the last one that a GOAWAY names.
 fn not_processed(error: &hyper::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    h2_cause(error).is_some_and(|error| {
+        let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (error.is_go_away() || refused)
+    })
+}
+
+fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
+    let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return error.is_remote()
-                && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM));
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
         }
         cause = error.source();
     }
-    false
+    None
 }
 
 fn with_causes(error: &hyper::Error) -> String {

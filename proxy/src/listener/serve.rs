@@ -1,6 +1,7 @@
 //! One connection after its handshake: HTTP/1.1 or HTTP/2 until it is closed, left or idle.
 //!
-//! Owns: what hyper is configured with, and a connection's reaction to the drain and to its own deadlines.
+//! Owns: what hyper is configured with, and a connection's reaction to the drain and to its own
+//! deadlines.
 //! Refuses: timers and signals that are polled with every event. They live in one future among the
 //! connection's streams, which runs only when one of them fires.
 //! Invariant: `Leave` is seen before `EndWatches`, and both at most once.
@@ -37,12 +38,13 @@ use crate::{
 
 use super::{ConnectionInfo, Limits};
 
-/// HTTP/2 bytes a client may send on one stream before they are read. Bodies from clients are small.
+/// HTTP/2 bytes a client may send on one stream before they are read. Bodies from clients are
+/// small.
 const STREAM_WINDOW: u32 = 64 << 10;
 /// The same over all streams of a connection.
 const CONNECTION_WINDOW: u32 = 256 << 10;
-/// Bytes of one stream that may wait for the client's window. A watch body is asked for more only when
-/// there is room, so a client that does not read costs this and a cursor.
+/// Bytes of one stream that may wait for the client's window. A watch body is asked for more only
+/// when there is room, so a client that does not read costs this and a cursor.
 const SEND_BUFFER: usize = 64 << 10;
 /// Streams that a client opened and reset before they were looked at (CVE-2023-44487).
 const PENDING_RESETS: usize = 20;

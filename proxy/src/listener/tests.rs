@@ -33,7 +33,8 @@ struct Subject {
     alive: Arc<()>,
 }
 
-/// The owners of [`Subject::alive`] besides the bodies of watches: the subject and its listener's handler.
+/// The owners of [`Subject::alive`] besides the bodies of watches: the subject and its listener's
+/// handler.
 const KEPT: usize = 2;
 
 impl Subject {

@@ -1,9 +1,11 @@
 //! The headers of a forwarded request: what must not travel, and how an identity does.
 //!
-//! Owns: the order that makes it safe. First what `Connection` names, then the other hop-by-hop headers,
-//! then everything a client may have said about identity, and only then the identity itself; done in
-//! another order, `Connection: X-Remote-User` would delete the identity and leave the proxy's.
-//! Refuses: identities that would change on the way, as one with a blank at its end, which HTTP trims.
+//! Owns: the order that makes it safe. First what `Connection` names, then the other hop-by-hop
+//! headers, then everything a client may have said about identity, and only then the identity
+//! itself; done in another order, `Connection: X-Remote-User` would delete the identity and leave
+//! the proxy's.
+//! Refuses: identities that would change on the way, as one with a blank at its end, which HTTP
+//! trims.
 //! Invariant: after [`identify`] the identity headers are exactly those of the identity.
 
 use std::net::IpAddr;
@@ -33,7 +35,8 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Removes what concerns this connection alone. `te: trailers` is kept: it says what the client can take.
+/// Removes what concerns this connection alone. `te: trailers` is kept: it says what the client can
+/// take.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -82,7 +85,7 @@ pub(super) fn identify(
     identity: &Identity,
     assertion: Assertion,
 ) -> Result<Pool, Status> {
-    strip(headers, |name| is_remote(name));
+    strip(headers, is_remote);
     match identity.credential {
         // Its own token speaks for the client, and for its impersonation too.
         Credential::Bearer => return Ok(Pool::Bare),
@@ -150,7 +153,8 @@ fn write(headers: &mut HeaderMap, user: &UserInfo, names: &Names) -> Option<()> 
     Some(())
 }
 
-/// The text as a header value, if it arrives as it left: HTTP trims blanks and forbids control bytes.
+/// The text as a header value, if it arrives as it left: HTTP trims blanks and forbids control
+/// bytes.
 fn carried(text: &str) -> Option<HeaderValue> {
     let trimmed = text.trim_matches([' ', '\t']);
     (trimmed.len() == text.len())
@@ -158,8 +162,9 @@ fn carried(text: &str) -> Option<HeaderValue> {
         .flatten()
 }
 
-/// An extra's key as a part of a header name: `%XX` for each byte that is no token character, and for `%`,
-/// as client-go `round_trippers.go`. Capitals too: names lose their case on the way, `%41` does not.
+/// An extra's key as a part of a header name: `%XX` for each byte that is no token character, and
+/// for `%`, as client-go `round_trippers.go`. Capitals too: names lose their case on the way, `%41`
+/// does not.
 fn escape(key: &str) -> String {
     let mut escaped = String::with_capacity(key.len());
     for byte in key.bytes() {
@@ -178,8 +183,8 @@ fn refused(message: &str) -> Status {
     Status::new(403, "Forbidden", message)
 }
 
-/// `X-Remote-User` and everything else that begins like it: custom names are set on apiservers by prefix,
-/// and some servers take `_` for `-`.
+/// `X-Remote-User` and everything else that begins like it: custom names are set on apiservers by
+/// prefix, and some servers take `_` for `-`.
 fn is_remote(name: &HeaderName) -> bool {
     name.as_str().replace('_', "-").starts_with("x-remote-")
 }

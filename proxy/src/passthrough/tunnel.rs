@@ -1,9 +1,10 @@
 //! Upgrades: WebSocket, SPDY and whatever comes next, as bytes.
 //!
 //! Owns: an upgrade from the client's request to the last byte in either direction.
-//! Refuses: to understand the protocol that was switched to, and `h2c`, which would hide requests in it.
-//! Invariant: bytes flow only after both sides switched; a side that ends its direction leaves the other
-//! direction open.
+//! Refuses: to understand the protocol that was switched to, and `h2c`, which would hide requests
+//! in it.
+//! Invariant: bytes flow only after both sides switched; a side that ends its direction leaves the
+//! other direction open.
 
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use hyper::{

@@ -1,10 +1,11 @@
 //! A value built from files, rebuilt when they change.
 //!
 //! Owns: the value in force and the hash of the bytes it was built from.
-//! Refuses: file notification. Mounted Secrets are folders of symbolic links that are swapped within a
-//! minute or so of a change anyway; polling small files every few seconds has no edge cases.
-//! Invariant: the value in force was built whole from files that were read in one pass. One that cannot be
-//! built is reported once and changes nothing.
+//! Refuses: file notification. Mounted Secrets are folders of symbolic links that are swapped
+//! within a minute or so of a change anyway; polling small files every few seconds has no edge
+//! cases.
+//! Invariant: the value in force was built whole from files that were read in one pass. One that
+//! cannot be built is reported once and changes nothing.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},

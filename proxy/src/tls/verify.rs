@@ -2,8 +2,9 @@
 //!
 //! Owns: what a connection's certificate chain proves, by which CA bundle, until when.
 //! Refuses: names and groups; reading a subject is authentication's.
-//! Invariant: [`ClientCertificate::Valid`] means: the client holds the key (the handshake checked that),
-//! and the chain leads to the bundle in force, allows client authentication, and is within its dates now.
+//! Invariant: [`ClientCertificate::Valid`] means: the client holds the key (the handshake checked
+//! that), and the chain leads to the bundle in force, allows client authentication, and is within
+//! its dates now.
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,7 +45,8 @@ pub(crate) enum ClientCertificate {
     None,
     /// It leads to the client CA, is valid now and fit for client authentication.
     Valid(Leaf),
-    /// A certificate that must not be believed, and why. As kube-apiserver, answer 401; never anonymous.
+    /// A certificate that must not be believed, and why. As kube-apiserver, answer 401; never
+    /// anonymous.
     Invalid(Arc<str>),
 }
 
@@ -199,7 +201,8 @@ impl ClientCertVerifier for RequestedOnly {
         false
     }
 
-    /// The bundle's subjects, as kube-apiserver sends them: Go clients choose their certificate by it.
+    /// The bundle's subjects, as kube-apiserver sends them: Go clients choose their certificate by
+    /// it.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.signatures.root_hint_subjects()
     }

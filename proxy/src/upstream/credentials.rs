@@ -3,8 +3,8 @@
 //! Owns: reading each kind into one shape, and the rustls configurations made of it.
 //! Refuses: exec plugins and auth providers, which run programs of others; passwords; disabled
 //! verification; tunnelling proxies. Each refusal says what to use instead.
-//! Invariant: what is in force was read in one pass. Connections made with another certificate or CA are
-//! told apart by [`Tls::fingerprint`] and get no new request.
+//! Invariant: what is in force was read in one pass. Connections made with another certificate or
+//! CA are told apart by [`Tls::fingerprint`] and get no new request.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -126,7 +126,6 @@ impl Credentials {
                 material.token = file.as_deref().map(token).transpose()?;
                 Ok(())
             }
-            CredentialSource::None => Ok(()),
         }
     }
 }
@@ -226,7 +225,7 @@ pub(super) fn server(source: &CredentialSource) -> Result<(String, Option<String
             Ok(config) => Ok((config.cluster_url.to_string(), None)),
             Err(error) => Err(unusable(format!("not running in a pod: {error}"))),
         },
-        CredentialSource::Files { .. } | CredentialSource::None => Err(unusable(
+        CredentialSource::Files { .. } => Err(unusable(
             "upstream.servers is empty and the credentials name no server",
         )),
     }

@@ -2,9 +2,9 @@
 //!
 //! Owns: TCP, TLS and HTTP handshakes under one deadline, flow-control sizes, keep-alive.
 //! Refuses: to decide when a connection is wanted; that is the pool's.
-//! Invariant: an HTTP/2 connection is handed out only after the server's SETTINGS arrived, so the number
-//! of streams it may carry is the server's word and not a guess. A connection's task ends when the peer
-//! is gone, answers no ping, or said GOAWAY and the last stream is over.
+//! Invariant: an HTTP/2 connection is handed out only after the server's SETTINGS arrived, so the
+//! number of streams it may carry is the server's word and not a guess. A connection's task ends
+//! when the peer is gone, answers no ping, or said GOAWAY and the last stream is over.
 
 use std::{
     future::poll_fn,
@@ -32,8 +32,8 @@ use crate::{
 
 use super::{Pool, server::Address};
 
-/// The most streams used of one connection, even where the server allows more: what is in flight must
-/// fit the connection's window, or one slow client would stop its neighbours.
+/// The most streams used of one connection, even where the server allows more: what is in flight
+/// must fit the connection's window, or one slow client would stop its neighbours.
 const STREAMS: usize = 100;
 
 /// A byte stream to a server.
@@ -52,9 +52,12 @@ pub(super) struct Dialer {
 
 /// A connection over which requests can be sent.
 pub(super) enum Opened {
-    Http2(OpenedHttp2),
-    Http1(http1::SendRequest<Body>, http1::Connection<Io, Body>),
+    Http2(Box<OpenedHttp2>),
+    Http1(Box<OpenedHttp1>),
 }
+
+/// An HTTP/1.1 connection and what runs it.
+pub(super) type OpenedHttp1 = (http1::SendRequest<Body>, http1::Connection<Io, Body>);
 
 /// An HTTP/2 connection and what runs it.
 pub(super) struct OpenedHttp2 {
@@ -89,12 +92,14 @@ impl Dialer {
             };
             let io = TokioIo::new(io);
             if speaks_http2 {
-                self.http2(pool, io).await.map(Opened::Http2)
+                self.http2(pool, io)
+                    .await
+                    .map(|it| Opened::Http2(Box::new(it)))
             } else {
-                let (sender, connection) = http1::handshake(io)
+                let opened = http1::handshake(io)
                     .await
                     .map_err(|error| error.to_string())?;
-                Ok(Opened::Http1(sender, connection))
+                Ok(Opened::Http1(Box::new(opened)))
             }
         })
         .await
@@ -107,7 +112,7 @@ impl Dialer {
     pub(super) async fn open_http1(
         &self,
         tls: Option<Arc<ClientConfig>>,
-    ) -> Result<(http1::SendRequest<Body>, http1::Connection<Io, Body>), String> {
+    ) -> Result<OpenedHttp1, String> {
         self.in_time(async {
             let io = self.connect(tls).await.map_err(|error| error.to_string())?;
             http1::handshake(TokioIo::new(io))

@@ -1,11 +1,12 @@
 //! The connections to one server with one identity.
 //!
 //! Owns: which connection the next request goes on, and when another one is opened.
-//! Refuses: queues. A request never waits behind a full connection; it waits only for one that is being
-//! opened, for at most the connect timeout, and when no more may be opened it fails at once.
-//! Invariant: `in_use` of a connection counts its leases, changed only under the pool's lock or by a lease
-//! that ends; it never exceeds what the server allowed when the lease was given. Opening runs in a task of
-//! its own, so a client that goes away does not take the connection of others with it.
+//! Refuses: queues. A request never waits behind a full connection; it waits only for one that is
+//! being opened, for at most the connect timeout, and when no more may be opened it fails at once.
+//! Invariant: `in_use` of a connection counts its leases, changed only under the pool's lock or by
+//! a lease that ends; it never exceeds what the server allowed when the lease was given. Opening
+//! runs in a task of its own, so a client that goes away does not take the connection of others
+//! with it.
 
 use std::{
     pin::pin,
@@ -35,7 +36,8 @@ use super::{
 
 /// HTTP/1.1 connections kept without a request.
 const IDLE_HTTP1: usize = 32;
-/// What an HTTP/2 connection that is being opened is expected to carry; Go's and the apiserver's default.
+/// What an HTTP/2 connection that is being opened is expected to carry; Go's and the apiserver's
+/// default.
 const EXPECTED_STREAMS: usize = 100;
 
 /// Connections to one server with one identity.
@@ -155,9 +157,12 @@ impl Connections {
                     drop(state);
                     return Err(NoConnection::Unreachable(reason));
                 }
-                if !self.open_another(&mut state, tls) {
-                    drop(state);
-                    return Err(NoConnection::Full);
+                let step = state.next_step(self.limit);
+                drop(state); // a task that cannot be started reports so, which takes the lock
+                match step {
+                    NextStep::Wait => {}
+                    NextStep::Open => self.start_opening(tls),
+                    NextStep::Full => return Err(NoConnection::Full),
                 }
             }
             changed.await;
@@ -167,36 +172,32 @@ impl Connections {
     /// Opens a connection in the background, unless one is being opened.
     pub(super) fn probe(self: &Arc<Self>, tls: &Tls) {
         let mut state = self.state.lock();
-        if state.opening == 0 {
-            self.start_opening(&mut state, tls);
+        let idle = state.opening == 0;
+        state.opening += usize::from(idle);
+        drop(state);
+        if idle {
+            self.start_opening(tls);
         }
     }
 
-    /// Sees to it that those who wait can expect a connection; false if none is coming.
-    fn open_another(self: &Arc<Self>, state: &mut State, tls: &Tls) -> bool {
-        let each = if state.http1_only {
-            1
-        } else {
-            EXPECTED_STREAMS
-        };
-        if state.waiting <= state.opening * each {
-            return true;
-        }
-        if state.open + state.opening < self.limit {
-            self.start_opening(state, tls);
-        }
-        state.opening > 0
-    }
-
-    fn start_opening(self: &Arc<Self>, state: &mut State, tls: &Tls) {
-        state.opening += 1;
+    /// Opens a connection that is counted as being opened.
+    fn start_opening(self: &Arc<Self>, tls: &Tls) {
         let opening = Opening {
             connections: Arc::clone(self),
             settled: false,
         };
-        let tls = tls.clone();
-        self.drain.spawn_background(opening.run(tls));
+        self.drain.spawn_background(opening.run(tls.clone()));
     }
+}
+
+/// What a request without a connection does.
+enum NextStep {
+    /// Wait for one that is being opened.
+    Wait,
+    /// Open another, which is counted already, and wait.
+    Open,
+    /// Give up.
+    Full,
 }
 
 impl State {
@@ -215,6 +216,23 @@ impl State {
         self.idle_http1
             .retain(|it| it.fingerprint == fingerprint && it.sender.is_ready());
         self.idle_http1.pop().map(|it| On::Http1(Some(it)))
+    }
+
+    /// Sees to it that those who wait can expect a connection.
+    fn next_step(&mut self, limit: usize) -> NextStep {
+        let each = if self.http1_only { 1 } else { EXPECTED_STREAMS };
+        if self.waiting <= self.opening * each {
+            return NextStep::Wait;
+        }
+        if self.open + self.opening < limit {
+            self.opening += 1;
+            return NextStep::Open;
+        }
+        if self.opening > 0 {
+            NextStep::Wait
+        } else {
+            NextStep::Full
+        }
     }
 }
 
@@ -249,8 +267,9 @@ impl Opening {
                     state.last_failure = format!("{server}: {reason}");
                 });
             }
-            Ok(Opened::Http2(opened)) => self.run_http2(opened, tls.fingerprint).await,
-            Ok(Opened::Http1(sender, connection)) => {
+            Ok(Opened::Http2(opened)) => self.run_http2(*opened, tls.fingerprint).await,
+            Ok(Opened::Http1(opened)) => {
+                let (sender, connection) = *opened;
                 self.opened(|state| {
                     state.http1_only = true;
                     state.idle_http1.push(Http1 {

@@ -10,7 +10,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 
@@ -18,7 +17,8 @@ use crate::body::BodyError;
 
 use super::pool::Lease;
 
-/// The body of an apiserver's answer. Holds its place on the connection until it ends or is dropped.
+/// The body of an apiserver's answer. Holds its place on the connection until it ends or is
+/// dropped.
 pub(crate) struct ResponseBody {
     incoming: Incoming,
     lease: Option<Lease>,
@@ -44,11 +44,6 @@ impl ResponseBody {
                 }
             }),
         }
-    }
-
-    /// The data of the body as it comes; trailers are dropped.
-    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + Unpin {
-        self.into_data_stream().boxed()
     }
 }
 

@@ -1,8 +1,9 @@
 //! One apiserver: where it is, and whether it answers.
 //!
 //! Owns: the address, and the back-off after failures.
-//! Refuses: health checks of its own. What requests and connection attempts show is what is known; a
-//! server that is backed off is tried again by one connection in the background, while others serve.
+//! Refuses: health checks of its own. What requests and connection attempts show is what is known;
+//! a server that is backed off is tried again by one connection in the background, while others
+//! serve.
 //! Invariant: at most one such attempt per back-off step.
 
 use std::{net::IpAddr, time::Duration};
