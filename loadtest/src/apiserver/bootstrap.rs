@@ -9,7 +9,7 @@
 use serde_json::{Value, json};
 
 use super::server::State;
-use super::write::create_trusted;
+use super::write::{create_trusted, now};
 
 /// Stores the system namespaces and the default cluster roles and bindings; call it once, before
 /// the first request.
@@ -17,6 +17,7 @@ pub fn install(state: &State) {
     for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
         create(state, "", "namespaces", json!({"metadata": {"name": name}}));
     }
+    create(state, "", "services", kubernetes_service());
     for role in roles() {
         create(state, RBAC, "clusterroles", role);
     }
@@ -59,6 +60,43 @@ fn create(state: &State, group: &str, resource: &str, mut object: Value) {
     object["apiVersion"] = json!(resource.api_version());
     object["kind"] = json!(resource.kind);
     create_trusted(state, &resource, object);
+}
+
+/// The service in front of the apiserver, owned field by field by the apiserver itself.
+fn kubernetes_service() -> Value {
+    let port = json!({
+        ".": {}, "f:name": {}, "f:port": {}, "f:protocol": {}, "f:targetPort": {},
+    });
+    let fields = json!({
+        "f:metadata": {"f:labels": {".": {}, "f:component": {}, "f:provider": {}}},
+        "f:spec": {
+            "f:clusterIP": {},
+            "f:internalTrafficPolicy": {},
+            "f:ipFamilyPolicy": {},
+            "f:ports": {".": {}, "k:{\"port\":443,\"protocol\":\"TCP\"}": port},
+            "f:sessionAffinity": {},
+            "f:type": {},
+        },
+    });
+    json!({
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+            "managedFields": [{
+                "manager": "kube-apiserver",
+                "operation": "Update",
+                "apiVersion": "v1",
+                "time": now(),
+                "fieldsType": "FieldsV1",
+                "fieldsV1": fields,
+            }],
+        },
+        "spec": {
+            "clusterIP": "10.0.0.1",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": 6543}],
+        },
+    })
 }
 
 fn binding(name: &str, role: &str, groups: &[&str]) -> Value {

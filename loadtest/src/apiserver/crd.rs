@@ -72,7 +72,39 @@ fn establish(crd: &Stored) -> Value {
         ),
     ]);
     value["status"]["acceptedNames"] = value["spec"]["names"].clone();
+    if let Some(entries) = value["metadata"]["managedFields"].as_array() {
+        let mut entries = entries.clone();
+        entries.push(own_entry(&value["status"]["acceptedNames"], &now));
+        value["metadata"]["managedFields"] = json!(entries);
+    }
     value
+}
+
+/// The server's ownership of the status it sets.
+fn own_entry(names: &Value, now: &str) -> Value {
+    let names = names.as_object().into_iter().flatten();
+    let names: serde_json::Map<String, Value> = names
+        .map(|(name, _)| (format!("f:{name}"), json!({})))
+        .collect();
+    let condition = json!({
+        ".": {}, "f:lastTransitionTime": {}, "f:message": {}, "f:reason": {}, "f:status": {},
+        "f:type": {},
+    });
+    json!({
+        "manager": "kube-apiserver",
+        "operation": "Update",
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "time": now,
+        "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:status": {
+            "f:acceptedNames": names,
+            "f:conditions": {
+                "k:{\"type\":\"Established\"}": condition,
+                "k:{\"type\":\"NamesAccepted\"}": condition,
+            },
+        }},
+        "subresource": "status",
+    })
 }
 
 /// Adds the served versions, replaces changed ones and removes the others.

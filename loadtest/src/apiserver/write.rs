@@ -20,10 +20,12 @@ mod update;
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::authz::go_quote;
 use super::body::Response;
 use super::resources::Resource;
 use super::reviews;
@@ -54,26 +56,48 @@ pub async fn serve(state: &Arc<State>, exchange: &Exchange) -> Result<Response, 
     let Some(resource) = found else {
         return Err(Status::no_such_resource());
     };
+    let warnings = Mutex::default();
     let request = Request {
         state,
         exchange,
         resource: &resource,
+        warnings: &warnings,
     };
-    if reviews::is_review(&resource) {
-        return reviews::serve(&request);
+    let answer = route(&request);
+    let warnings = warnings.into_inner();
+    if warnings.is_empty() {
+        return answer;
+    }
+    let mut response = answer.unwrap_or_else(|status| state.answer_status(exchange, &status));
+    for warning in warnings {
+        let text = format!("299 - {}", go_quote(&warning));
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+    Ok(response)
+}
+
+fn route(request: &Request<'_>) -> Result<Response, Status> {
+    let (resource, info) = (request.resource, &request.exchange.info);
+    if reviews::is_review(resource) {
+        return reviews::serve(request);
     }
     request.check_scope()?;
     if !info.subresource.is_empty() {
-        return subresources::serve(&request).await;
+        return subresources::serve(request);
     }
     let named = !info.name.is_empty();
-    match (&exchange.method, named) {
-        (&Method::POST, false) if resource.allows("create") => create::serve(&request),
-        (&Method::PUT, true) if resource.allows("update") => update::put(&request, ""),
-        (&Method::PATCH, true) if resource.allows("patch") => update::patch(&request, ""),
-        (&Method::DELETE, true) if resource.allows("delete") => delete::one(&request),
+    match (&request.exchange.method, named) {
+        (&Method::POST, false) if resource.allows("create") => create::serve(request),
+        (&Method::PUT, true) if resource.allows("update") => update::put(request, ""),
+        (&Method::PATCH, true) if resource.allows("patch") => update::patch(request, ""),
+        (&Method::PUT | &Method::PATCH, false) if resource.custom.is_some() => {
+            Err(Status::bad_request("name must be provided"))
+        }
+        (&Method::DELETE, true) if resource.allows("delete") => delete::one(request),
         (&Method::DELETE, false) if resource.allows("deletecollection") => {
-            delete::collection(&request)
+            delete::collection(request)
         }
         _ => Err(Status::method_not_allowed()),
     }
@@ -85,9 +109,19 @@ pub(super) struct Request<'a> {
     pub(super) state: &'a Arc<State>,
     pub(super) exchange: &'a Exchange,
     pub(super) resource: &'a Arc<Resource>,
+    /// What the answer will warn of.
+    warnings: &'a Mutex<Vec<String>>,
 }
 
 impl Request<'_> {
+    /// Adds a `Warning` header to the answer, whatever it is; once per text.
+    fn warn(&self, text: String) {
+        let mut warnings = self.warnings.lock();
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
     pub(super) fn namespace(&self) -> &str {
         &self.exchange.info.namespace
     }

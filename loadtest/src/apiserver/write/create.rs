@@ -35,8 +35,12 @@ pub(super) fn create(request: &Request<'_>, mut object: Value) -> Result<Respons
         let text = "resourceVersion should not be set on objects to be created";
         return Err(Status::bad_request(text));
     }
-    check_namespace_life(request)?;
     let generated = name_object(request, &mut object)?;
+    let name = object["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    check_namespace_life(request, &name)?;
     let now = now();
     own_fields(request, &mut object);
     prepare(request.state, resource, &mut object, &now);
@@ -45,10 +49,6 @@ pub(super) fn create(request: &Request<'_>, mut object: Value) -> Result<Respons
         object["spec"]["username"] = json!(user.name);
         object["spec"]["groups"] = json!(user.groups);
     }
-    let name = object["metadata"]["name"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
     let mut causes: Vec<Cause> = names::check(&resource.resource, &name)
         .into_iter()
         .collect();
@@ -60,6 +60,9 @@ pub(super) fn create(request: &Request<'_>, mut object: Value) -> Result<Respons
             &name,
             causes,
         ));
+    }
+    if let Some(warning) = strategy::warning(resource, &object) {
+        request.warn(warning.to_owned());
     }
     let object = request.stored_form(object)?;
     if request.dry_run() {
@@ -191,7 +194,7 @@ fn name_object(request: &Request<'_>, object: &mut Value) -> Result<bool, Status
 }
 
 /// Admission plugin NamespaceLifecycle: 404 without the namespace, 403 while it terminates.
-fn check_namespace_life(request: &Request<'_>) -> Result<(), Status> {
+fn check_namespace_life(request: &Request<'_>, name: &str) -> Result<(), Status> {
     let namespace = request.object_namespace();
     if namespace.is_empty() {
         return Ok(());
@@ -209,14 +212,14 @@ fn check_namespace_life(request: &Request<'_>) -> Result<(), Status> {
         "unable to create new content in namespace {namespace} because it is being terminated"
     );
     let qualified = resource.qualified();
-    let mut details = Details::object(&resource.group, &resource.resource, "");
+    let mut details = Details::object(&resource.group, &resource.resource, name);
     details.causes = vec![Cause::field(
         "NamespaceTerminating",
         format!("namespace {namespace} is being terminated"),
         "metadata.namespace",
     )];
     Err(Status::forbidden(
-        format!("{qualified} is forbidden: {text}"),
+        format!("{qualified} \"{name}\" is forbidden: {text}"),
         details,
     ))
 }

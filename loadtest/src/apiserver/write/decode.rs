@@ -10,10 +10,10 @@
 use serde_json::{Map, Value};
 
 use super::Request;
-use super::go_json::{TimeLayout, syntax_error, time_error};
+use super::go_json::{TimeLayout, sanitize, syntax_error, time_error};
 use super::strategy::remove;
 use crate::apiserver::schema::{Schema, open_envelope};
-use crate::apiserver::status::Status;
+use crate::apiserver::status::{Cause, Status};
 
 const ACCEPTED: &str = "the body of the request was in an unknown format - accepted media types \
                         include: application/json, application/yaml, \
@@ -124,6 +124,45 @@ pub(super) fn unknown_fields(request: &Request<'_>, object: &Value) -> Vec<Strin
     unknown
 }
 
+/// Does with unknown fields what the request wants: warns of them, ignores them, or returns the
+/// text of the refusal.
+pub(super) fn judge_unknown(
+    request: &Request<'_>,
+    object: &Value,
+) -> Result<Option<String>, Status> {
+    let validation = request
+        .exchange
+        .query
+        .first("fieldValidation")
+        .unwrap_or_default();
+    if !matches!(validation, "" | "Ignore" | "Warn" | "Strict") {
+        let text = format!(
+            "Unsupported value: \"{validation}\": supported values: \"Ignore\", \"Strict\", \"Warn\""
+        );
+        let cause = Cause::field("FieldValueNotSupported", text, "fieldValidation");
+        return Err(Status::invalid(
+            "meta.k8s.io",
+            "CreateOptions",
+            "",
+            vec![cause],
+        ));
+    }
+    if validation == "Ignore" {
+        return Ok(None);
+    }
+    let unknown = unknown_fields(request, object);
+    if validation == "Strict" && !unknown.is_empty() {
+        return Ok(Some(format!(
+            "strict decoding error: {}",
+            unknown.join(", ")
+        )));
+    }
+    for warning in unknown {
+        request.warn(warning);
+    }
+    Ok(None)
+}
+
 fn find_unknown(sent: &Value, known: &Value, path: &str, unknown: &mut Vec<String>) {
     match (sent, known) {
         (Value::Object(sent), Value::Object(known)) => {
@@ -179,7 +218,7 @@ fn format(request: &Request<'_>) -> Result<Format, Status> {
 fn text(format: Format, body: &[u8], kind: &str) -> Result<Value, Status> {
     let parsed = match format {
         Format::Yaml => parse_yaml(body),
-        Format::Json | Format::Protobuf => serde_json::from_slice(body).map_err(|_| {
+        Format::Json | Format::Protobuf => parse_json(body).map_err(|_| {
             format!(
                 "couldn't get version/kind; json parse error: {}",
                 syntax_error(body)
@@ -203,6 +242,11 @@ fn text(format: Format, body: &[u8], kind: &str) -> Result<Value, Status> {
          \"json:\\\"kind,omitempty\\\"\" }}"
     );
     Err(unrecognized(kind, &error, body))
+}
+
+/// Reads JSON as Go does, which replaces what is no Unicode.
+fn parse_json(body: &[u8]) -> Result<Value, serde_json::Error> {
+    serde_json::from_slice(body).or_else(|_| serde_json::from_slice(&sanitize(body)))
 }
 
 /// Reads YAML as a JSON value.
@@ -293,14 +337,8 @@ fn check_fields(request: &Request<'_>, object: &Value) -> Result<(), Status> {
             return Err(request.cannot_be_handled(&error.to_string()));
         }
     }
-    if request.exchange.query.first("fieldValidation") == Some("Strict") {
-        let unknown = unknown_fields(request, object);
-        if !unknown.is_empty() {
-            let why = format!("strict decoding error: {}", unknown.join(", "));
-            return Err(request.cannot_be_handled(&why));
-        }
-    }
-    Ok(())
+    let unknown = judge_unknown(request, object)?;
+    unknown.map_or(Ok(()), |why| Err(request.cannot_be_handled(&why)))
 }
 
 #[cfg(test)]

@@ -18,6 +18,46 @@ pub(super) fn syntax_error(text: &[u8]) -> String {
     }
 }
 
+/// JSON with what Go replaces replaced: invalid UTF-8, byte by byte, and lone surrogates.
+pub(super) fn sanitize(text: &[u8]) -> Vec<u8> {
+    let mut valid = String::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        valid.push_str(chunk.valid());
+        valid.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    let mut out = String::with_capacity(valid.len());
+    let mut rest = valid.as_str();
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let unit = surrogate(escape);
+        let next = escape.get(6..).and_then(surrogate);
+        let len = match (unit, next) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => 12, // a pair
+            (Some(_), _) => {
+                out.push(char::REPLACEMENT_CHARACTER);
+                rest = &escape[6..];
+                continue;
+            }
+            (None, _) => escape
+                .char_indices()
+                .nth(2)
+                .map_or(escape.len(), |(index, _)| index),
+        };
+        out.push_str(&escape[..len]);
+        rest = &escape[len..];
+    }
+    out.push_str(rest);
+    out.into_bytes()
+}
+
+/// The surrogate a text starting with `\uXXXX` begins with.
+fn surrogate(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    let unit = u32::from_str_radix(digits, 16).ok()?;
+    (0xd800..0xe000).contains(&unit).then_some(unit)
+}
+
 struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
@@ -265,6 +305,15 @@ mod tests {
         ] {
             assert_eq!(syntax_error(text.as_bytes()), error, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_no_text_is_replaced() {
+        let sanitized = |text: &[u8]| String::from_utf8(sanitize(text)).unwrap();
+        assert_eq!(sanitized(b"\"\xff\xfe\""), "\"\u{fffd}\u{fffd}\"");
+        assert_eq!(sanitized(b"\"\\ud800 \\udc00\""), "\"\u{fffd} \u{fffd}\"");
+        let kept = "\"\\ud83d\\ude00 \\n \\\\ud800 \u{e9}\"";
+        assert_eq!(sanitized(kept.as_bytes()), kept);
     }
 
     #[test]

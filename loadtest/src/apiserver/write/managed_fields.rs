@@ -242,8 +242,8 @@ fn compare_values(
             keys.dedup();
             for key in keys {
                 path.push(key.clone());
-                let (old, new) = (old.get(key).copied(), new.get(key).copied());
-                compare_values(topology, old, new, path, changes);
+                let (old, new) = (old.get(key), new.get(key));
+                compare_items(topology, old, new, path, changes);
                 path.pop();
             }
         }
@@ -252,10 +252,33 @@ fn compare_values(
     }
 }
 
+/// Compares what has one key; items that share theirs count as one value.
+fn compare_items(
+    topology: Topology<'_>,
+    old: Option<&Vec<&Value>>,
+    new: Option<&Vec<&Value>>,
+    path: &mut Vec<String>,
+    changes: &mut Changes,
+) {
+    let doubled = |items: Option<&Vec<&Value>>| items.is_some_and(|items| items.len() > 1);
+    if !doubled(old) && !doubled(new) {
+        let old = old.and_then(|items| items.first().copied());
+        let new = new.and_then(|items| items.first().copied());
+        compare_values(topology, old, new, path, changes);
+    } else if new.is_none() {
+        changes.removed.insert(path);
+    } else if old != new {
+        changes.written.insert(path);
+    }
+}
+
 /// The elements of a list by path element.
-fn elements(shape: ListShape, list: Option<&Value>) -> BTreeMap<String, &Value> {
-    let list = list.and_then(Value::as_array).into_iter().flatten();
-    list.map(|item| (key_of(shape, item), item)).collect()
+fn elements(shape: ListShape, list: Option<&Value>) -> BTreeMap<String, Vec<&Value>> {
+    let mut elements = BTreeMap::<String, Vec<&Value>>::new();
+    for item in list.and_then(Value::as_array).into_iter().flatten() {
+        elements.entry(key_of(shape, item)).or_default().push(item);
+    }
+    elements
 }
 
 /// Who writes, and how.

@@ -259,6 +259,19 @@ pub(super) fn returns_deleted(resource: &Resource) -> bool {
     )
 }
 
+/// What the strategy of a kind warns the creator of, as far as a recording shows it.
+pub(super) fn warning(resource: &Resource, object: &Value) -> Option<&'static str> {
+    let spec = &object["spec"];
+    let tokens = spec["tokenRequests"]
+        .as_array()
+        .is_some_and(|tokens| !tokens.is_empty());
+    let unset = spec["serviceAccountTokenInSecrets"].is_null();
+    (resource.kind == "CSIDriver" && tokens && unset).then_some(
+        "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true \
+         to prevent possible logging of tokens in volume attributes",
+    )
+}
+
 /// What is wrong with an object, cause by cause.
 pub(super) fn validate(resource: &Resource, object: &Value) -> Vec<Cause> {
     let required = |field: &str| Cause::field("FieldValueRequired", "Required value", field);

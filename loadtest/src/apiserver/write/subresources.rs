@@ -16,7 +16,7 @@ use crate::apiserver::patch;
 use crate::apiserver::status::Status;
 use crate::apiserver::store::{StoreError, Stored, Updated};
 
-pub(super) async fn serve(request: &Request<'_>) -> Result<Response, Status> {
+pub(super) fn serve(request: &Request<'_>) -> Result<Response, Status> {
     let (resource, info) = (request.resource, &request.exchange.info);
     let subresource = info.subresource.as_str();
     if !resource

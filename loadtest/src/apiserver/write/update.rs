@@ -186,6 +186,9 @@ fn own_changes(
     object: &Value,
     entries: &[Value],
 ) -> Vec<Value> {
+    if entries.is_empty() {
+        return Vec::new(); // fields nobody owns are not tracked from the middle of their life
+    }
     let resource = request.resource;
     let api_version = resource.api_version();
     let (mut before, mut after) = (
@@ -283,10 +286,8 @@ impl Patch {
         if !object["metadata"].is_object() {
             object["metadata"] = Value::Object(Map::new());
         }
-        let unknown = decode::unknown_fields(request, &object);
-        if query.first("fieldValidation") == Some("Strict") && !unknown.is_empty() {
-            return Err(request
-                .cannot_be_handled(&format!("strict decoding error: {}", unknown.join(", "))));
+        if let Some(why) = decode::judge_unknown(request, &object)? {
+            return Err(request.cannot_be_handled(&why));
         }
         let force = query
             .first("force")
@@ -353,12 +354,8 @@ fn checked(request: &Request<'_>, mut object: Value) -> Result<Value, Status> {
             return Err(invalid_patch(&object, &error.to_string()));
         }
     }
-    if request.exchange.query.first("fieldValidation") == Some("Strict") {
-        let unknown = decode::unknown_fields(request, &object);
-        if !unknown.is_empty() {
-            let why = format!("strict decoding error: {}", unknown.join(", "));
-            return Err(Status::bad_request(why));
-        }
+    if let Some(why) = decode::judge_unknown(request, &object)? {
+        return Err(Status::bad_request(why));
     }
     Ok(object)
 }

@@ -83,11 +83,11 @@ impl<'a> Topology<'a> {
                     | "PersistentVolumeClaim"
             ),
             "nodeSelector" | "nodeSelectorTerms" | "roleRef" | "podSelector" => true,
-            "labelSelector" | "namespaceSelector" | "matchLabelKeys" => true,
+            "namespaceSelector" => true,
+            "labelSelector" => !self.kind.ends_with("Review"),
             "involvedObject" | "targetRef" => true,
             "secretKeyRef" | "configMapKeyRef" | "fieldRef" | "resourceFieldRef" => true,
             "requiredDuringSchedulingIgnoredDuringExecution" => true,
-            "aggregationRule" | "nodeAffinity" if self.kind == "PersistentVolume" => false,
             _ => false,
         }
     }
