@@ -90,6 +90,8 @@ fn route(request: &Request<'_>) -> Result<Response, Status> {
     let named = !info.name.is_empty();
     match (&request.exchange.method, named) {
         (&Method::POST, false) if resource.allows("create") => create::serve(request),
+        // Custom resources are dispatched by verb alone.
+        (&Method::POST, true) if resource.custom.is_some() => create::serve(request),
         (&Method::PUT, true) if resource.allows("update") => update::put(request, ""),
         (&Method::PATCH, true) if resource.allows("patch") => update::patch(request, ""),
         (&Method::PUT | &Method::PATCH, false) if resource.custom.is_some() => {

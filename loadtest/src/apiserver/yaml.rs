@@ -124,7 +124,8 @@ fn scalar(text: &str, depth: usize, out: &mut String) -> Result<(), ControlChara
     Ok(())
 }
 
-/// Writes text on several lines: past column 80 the next single blank becomes a line break.
+/// Writes text on several lines: past column 80 the next single blank becomes a line break, and Unicode's own breaks
+/// are followed by the indentation.
 fn folded(text: &str, depth: usize, out: &mut String) {
     let start = out.rfind('\n').map_or(0, |at| at + 1);
     let mut column = out[start..].chars().count();
@@ -132,6 +133,10 @@ fn folded(text: &str, depth: usize, out: &mut String) {
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
         let single = c == ' ' && previous != ' ' && chars.peek().is_some_and(|next| *next != ' ');
+        if is_unicode_break(previous) && !is_unicode_break(c) {
+            blanks(depth + 1, out);
+            column = 2 * (depth + 1);
+        }
         if single && previous != '\0' && column > LINE_COLUMNS {
             out.push('\n');
             blanks(depth + 1, out);
@@ -142,6 +147,10 @@ fn folded(text: &str, depth: usize, out: &mut String) {
         }
         previous = c;
     }
+}
+
+fn is_unicode_break(c: char) -> bool {
+    matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
 /// Columns after which a long scalar is folded.
@@ -233,6 +242,7 @@ fn needs_single_quotes(text: &str) -> bool {
     let special = "!&*|>'\"%@`{}[],#".contains(first)
         || (matches!(first, '-' | '?' | ':') && (text.len() == 1 || text[1..].starts_with(' ')));
     special
+        || text.contains(is_unicode_break)
         || text.starts_with(' ')
         || text.ends_with(' ')
         || text.ends_with(':')

@@ -18,7 +18,7 @@ use crate::apiserver::request::{Query, RequestInfo, go_quote};
 use crate::apiserver::resources::Resource;
 use crate::apiserver::status::Status;
 use crate::apiserver::{discovery, list, negotiate, read, watch, write};
-use route::Route;
+use route::{Action, Route};
 
 /// Largest request body, as the apiserver's default.
 const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -115,7 +115,7 @@ async fn chain(state: &Arc<State>, peer: &Peer, request: Request<Incoming>) -> O
         Err(status) => return early(state.answer_status(&exchange, &status)),
     };
     if let Err(outcome) = admit(state, peer, &mut exchange) {
-        return outcome;
+        return *outcome;
     }
     let work = serve(state, &mut exchange, incoming);
     let response = match timeout {
@@ -133,11 +133,13 @@ async fn chain(state: &Arc<State>, peer: &Peer, request: Request<Incoming>) -> O
 }
 
 /// Authentication, impersonation, authorization.
-fn admit(state: &State, peer: &Peer, exchange: &mut Exchange) -> Result<(), Outcome> {
-    let refuse = |exchange: &Exchange, status: &Status, admitted: bool| Outcome {
-        response: state.answer_status(exchange, status),
-        admitted,
-        parsed: true,
+fn admit(state: &State, peer: &Peer, exchange: &mut Exchange) -> Result<(), Box<Outcome>> {
+    let refuse = |exchange: &Exchange, status: &Status, admitted: bool| {
+        Box::new(Outcome {
+            response: state.answer_status(exchange, status),
+            admitted,
+            parsed: true,
+        })
     };
     let Ok(caller) = state.authenticator.authenticate(peer, &exchange.headers) else {
         return Err(refuse(exchange, &Status::unauthorized(), false));
@@ -179,19 +181,12 @@ async fn serve(state: &Arc<State>, exchange: &mut Exchange, incoming: Incoming) 
         }
         return discovery::serve(state, exchange).unwrap_or_else(page_not_found);
     }
-    let route = route::find(&state.registry, &exchange.info, &exchange.method);
-    let (resource, watchable) = match &route {
-        Route::TextNotFound => return page_not_found(),
-        Route::NotFound => return state.answer_status(exchange, &Status::no_such_resource()),
-        Route::MethodNotAllowed => {
-            return state.answer_status(exchange, &Status::method_not_allowed());
-        }
-        Route::NameMissing => {
-            return state.answer_status(exchange, &Status::bad_request("name must be provided"));
-        }
-        Route::List(resource) | Route::Watch(resource) => (Arc::clone(resource), true),
-        Route::Get(resource) | Route::Write(resource) => (Arc::clone(resource), false),
+    let (action, resource) = match route::find(&state.registry, &exchange.info, &exchange.method) {
+        Route::Served(action, resource) => (action, resource),
+        Route::Refused(status) => return state.answer_status(exchange, &status),
+        Route::PageNotFound => return page_not_found(),
     };
+    let watchable = matches!(action, Action::List | Action::Watch);
     let plain = matches!(exchange.info.subresource.as_str(), "" | "status" | "scale");
     if resource.custom.is_none()
         && plain
@@ -199,20 +194,17 @@ async fn serve(state: &Arc<State>, exchange: &mut Exchange, incoming: Incoming) 
     {
         return state.answer_status(exchange, &status);
     }
-    let answer = match &route {
-        Route::Get(resource) => read::get(state, exchange, resource).await,
-        Route::List(resource) => list::serve(state, exchange, resource).await,
-        Route::Watch(resource) => watch::serve(state, exchange, resource).await,
-        Route::Write(_) => match Limited::new(incoming, BODY_BYTES_MAX).collect().await {
+    let answer = match action {
+        Action::Get => read::get(state, exchange, &resource).await,
+        Action::List => list::serve(state, exchange, &resource).await,
+        Action::Watch => watch::serve(state, exchange, &resource).await,
+        Action::Write => match Limited::new(incoming, BODY_BYTES_MAX).collect().await {
             Ok(body) => {
                 exchange.body = body.to_bytes();
                 write::serve(state, exchange).await
             }
             Err(error) => Err(Status::bad_request(error.to_string())),
         },
-        Route::MethodNotAllowed | Route::NameMissing | Route::NotFound | Route::TextNotFound => {
-            Err(Status::no_such_resource())
-        }
     };
     let mut response = answer.unwrap_or_else(|status| state.answer_status(exchange, &status));
     warn(&mut response, &resource);

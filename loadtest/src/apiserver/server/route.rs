@@ -6,32 +6,36 @@ use http::Method;
 
 use crate::apiserver::request::RequestInfo;
 use crate::apiserver::resources::{Registry, Resource};
+use crate::apiserver::status::Status;
 
 /// What a resource path leads to.
 #[derive(Debug, Clone)]
 pub(super) enum Route {
-    /// GET of one object.
-    Get(Arc<Resource>),
-    /// LIST.
-    List(Arc<Resource>),
-    /// WATCH.
-    Watch(Arc<Resource>),
-    /// A write, or anything about a subresource.
-    Write(Arc<Resource>),
-    /// The router knows the path but not the method.
-    MethodNotAllowed,
-    /// A write of one custom object on the path of the collection.
-    NameMissing,
-    /// No such path, said as a Status.
-    NotFound,
+    /// A handler.
+    Served(Action, Arc<Resource>),
+    /// The router, or the dispatch of custom resources, refuses.
+    Refused(Status),
     /// No such path, said as text: nothing built in is there.
-    TextNotFound,
+    PageNotFound,
+}
+
+/// The handlers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// GET of one object.
+    Get,
+    /// LIST.
+    List,
+    /// WATCH.
+    Watch,
+    /// A write, or anything about a subresource.
+    Write,
 }
 
 /// Finds the route of a resource request.
 pub(super) fn find(registry: &Registry, info: &RequestInfo, method: &Method) -> Route {
     if info.path.starts_with("//") {
-        return Route::TextNotFound;
+        return Route::PageNotFound;
     }
     let Some(resource) = registry.find(&info.group, &info.version, &info.resource) else {
         return absent(registry.is_builtin_group(&info.group));
@@ -53,8 +57,8 @@ pub(super) fn find(registry: &Registry, info: &RequestInfo, method: &Method) -> 
     }
     if info.via_path {
         return match (resource.allows("watch") && depth <= 2, method) {
-            (true, &Method::GET) => Route::Watch(resource),
-            (true, _) => Route::MethodNotAllowed,
+            (true, &Method::GET) => Route::Served(Action::Watch, resource),
+            (true, _) => Route::Refused(Status::method_not_allowed()),
             (false, _) => nowhere,
         };
     }
@@ -63,9 +67,14 @@ pub(super) fn find(registry: &Registry, info: &RequestInfo, method: &Method) -> 
         2 => item(resource, info, method, nowhere),
         _ => {
             let known = resource.subresources.contains(&info.subresource);
+            if !known && resource.custom.is_some() {
+                let (group, plural) = (&resource.group, &resource.resource);
+                // It says so of the object, whether that exists or not.
+                return Route::Refused(Status::not_found(group, plural, &info.name));
+            }
             let deep = depth > 3 && info.subresource != "proxy";
             if known && !deep {
-                Route::Write(resource)
+                Route::Served(Action::Write, resource)
             } else {
                 nowhere
             }
@@ -75,9 +84,9 @@ pub(super) fn find(registry: &Registry, info: &RequestInfo, method: &Method) -> 
 
 fn absent(builtin: bool) -> Route {
     if builtin {
-        Route::NotFound
+        Route::Refused(Status::no_such_resource())
     } else {
-        Route::TextNotFound
+        Route::PageNotFound
     }
 }
 
@@ -97,20 +106,20 @@ fn collection(
         Method::DELETE => "deletecollection",
         _ if is_read(&resource, method) && resource.allows("list") => {
             return if info.verb == "watch" {
-                Route::Watch(resource)
+                Route::Served(Action::Watch, resource)
             } else {
-                Route::List(resource)
+                Route::Served(Action::List, resource)
             };
         }
         _ if resource.custom.is_some() && matches!(info.verb.as_str(), "update" | "patch") => {
-            return Route::NameMissing;
+            return Route::Refused(Status::bad_request("name must be provided"));
         }
-        _ => return Route::MethodNotAllowed,
+        _ => return Route::Refused(Status::method_not_allowed()),
     };
     if !anywhere && resource.allows(verb) {
-        Route::Write(resource)
+        Route::Served(Action::Write, resource)
     } else {
-        Route::MethodNotAllowed
+        Route::Refused(Status::method_not_allowed())
     }
 }
 
@@ -119,14 +128,14 @@ fn item(resource: Arc<Resource>, info: &RequestInfo, method: &Method, nowhere: R
         return nowhere;
     }
     if is_read(&resource, method) {
-        return Route::Get(resource);
+        return Route::Served(Action::Get, resource);
     }
     let posts = info.verb == "create" && resource.custom.is_some();
     let writes = matches!(info.verb.as_str(), "update" | "patch" | "delete");
     if (writes || posts) && resource.allows(&info.verb) {
-        Route::Write(resource)
+        Route::Served(Action::Write, resource)
     } else {
-        Route::MethodNotAllowed
+        Route::Refused(Status::method_not_allowed())
     }
 }
 
@@ -140,13 +149,13 @@ mod tests {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let info = RequestInfo::parse(&method, path, &Query::parse(query)).unwrap();
         match find(&Registry::builtin(), &info, &method) {
-            Route::Get(_) => "get",
-            Route::List(_) => "list",
-            Route::Watch(_) => "watch",
-            Route::Write(_) => "write",
-            Route::MethodNotAllowed | Route::NameMissing => "405",
-            Route::NotFound => "404",
-            Route::TextNotFound => "text",
+            Route::Served(Action::Get, _) => "get",
+            Route::Served(Action::List, _) => "list",
+            Route::Served(Action::Watch, _) => "watch",
+            Route::Served(Action::Write, _) => "write",
+            Route::Refused(status) if status.code == 405 => "405",
+            Route::Refused(_) => "404",
+            Route::PageNotFound => "text",
         }
     }
 
