@@ -117,13 +117,11 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
                     template,
                     ..
                 }) => {
-                    if !self.replace(resource_version, store) {
+                    *self.upstream.shared.template.lock() = template; // before it is needed
+                    let replaced = self.replace(resource_version, store);
+                    if !replaced {
                         return Ok(self.went_back(resource_version));
                     }
-                    self.upstream
-                        .writer
-                        .lock()
-                        .advance(resource_version, Some(template));
                     return Ok(State::Streaming(stream));
                 }
                 Ok(WatchEvent::Error(status)) => return Ok(self.sync_failed(&status.into())),

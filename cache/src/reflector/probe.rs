@@ -5,8 +5,8 @@
 //! proofs, cheapest first:
 //!
 //! 1. The own version is, or within [`STREAM_GRACE`] becomes, X or more: the stream was busy.
-//! 2. The list is the whole collection and equals the store by key and version: these very objects
-//!    are the state at X. Only that snapshot is labelled X. The own version stays: an object may
+//! 2. The list is the whole collection and the store equals it by key and version, or does within
+//!    that time: these very objects are the state at X. Only that snapshot is labelled X. The own version stays: an object may
 //!    have come and gone in between, and the stream has yet to say so.
 //! 3. A *fence*: a short watch from the own version. The apiserver sends a bookmark before its end,
 //!    and the fence carries every event up to it, so the own version may advance to the bookmark.
@@ -17,10 +17,9 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use crate::encoding::WatchEvent;
+use crate::encoding::{ListPage, WatchEvent};
 use crate::error::{CacheError, NotFresh, OverBudget};
 use crate::freshness::Proof;
-use crate::resource_version::ResourceVersion;
 
 use super::stream::StreamEnd;
 use super::{ListRequest, ListerWatcher, Stop, Upstream, WatchRequest};
@@ -78,51 +77,48 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
         let Ok(Ok(page)) = page else {
             return Ok(Err(CacheError::NotFresh(NotFresh::Probe)));
         };
-        let target = page.resource_version;
-        if target < served {
+        if page.resource_version < served {
             return Err(Stop::Restored);
         }
-        if let Some(proof) = self.reached(target) {
+        if let Ok(proof) = tokio::time::timeout(STREAM_GRACE, self.proof(&page)).await {
             return Ok(proof);
         }
-        if page.continue_token.is_none()
-            && let Some(held) = self.upstream.writer.lock().snapshot()
-            && held.holds_exactly(&page.objects)
-        {
-            return Ok(Ok(held.labelled(target)));
-        }
-        if tokio::time::timeout(STREAM_GRACE, self.reach(target))
-            .await
-            .is_err()
-        {
-            self.upstream.shared.counters.fences.bump();
-            let fenced = tokio::time::timeout(FENCE_PATIENCE, self.fence(target)).await;
-            fenced.unwrap_or(Ok(()))?;
-        }
+        self.upstream.shared.counters.fences.bump();
+        let fenced = tokio::time::timeout(FENCE_PATIENCE, self.fence(&page)).await;
+        fenced.unwrap_or(Ok(()))?;
         Ok(self
-            .reached(target)
+            .compare(&page)
             .unwrap_or(Err(CacheError::NotFresh(NotFresh::Behind))))
     }
 
-    /// The answer, if the own version is far enough or the cache was closed meanwhile.
-    fn reached(&self, target: ResourceVersion) -> Option<Proof> {
-        match self.upstream.writer.lock().snapshot() {
-            None => Some(Err(CacheError::NotReady)),
-            Some(held) => (held.resource_version() >= target).then_some(Ok(held)),
+    /// What the cache is worth now, compared with what the probe found; `None` for no proof.
+    fn compare(&self, probe: &ListPage) -> Option<Proof> {
+        let Some(held) = self.upstream.writer.lock().snapshot() else {
+            return Some(Err(CacheError::NotReady));
+        };
+        if held.resource_version() >= probe.resource_version {
+            return Some(Ok(held));
+        }
+        let is_whole = probe.continue_token.is_none() && held.holds_exactly(&probe.objects);
+        is_whole.then(|| Ok(held.labelled(probe.resource_version)))
+    }
+
+    /// Waits for the stream to bring what [`Self::compare`] misses.
+    async fn proof(&self, probe: &ListPage) -> Proof {
+        let mut progress = self.upstream.shared.progress.subscribe();
+        loop {
+            if let Some(proof) = self.compare(probe) {
+                return proof;
+            }
+            progress
+                .changed()
+                .await
+                .expect("the sender lives as long as the reflector");
         }
     }
 
-    /// Waits until [`Self::reached`] has an answer.
-    async fn reach(&self, target: ResourceVersion) {
-        let mut progress = self.upstream.shared.progress.subscribe();
-        let reached = progress.wait_for(|own| own.is_none_or(|own| own >= target));
-        reached
-            .await
-            .expect("the sender lives as long as the reflector");
-    }
-
-    /// Watches until the own version reaches `target`, or the fence ends without.
-    async fn fence(&self, target: ResourceVersion) -> Result<(), OverBudget> {
+    /// Watches until there is a proof, or the fence ends without.
+    async fn fence(&self, probe: &ListPage) -> Result<(), OverBudget> {
         let own = self.upstream.writer.lock().resource_version();
         let request = WatchRequest {
             resource_version: Some(own),
@@ -135,7 +131,7 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
         loop {
             let event = tokio::select! {
                 event = stream.next() => event,
-                () = self.reach(target) => return Ok(()), // the main stream was faster
+                _ = self.proof(probe) => return Ok(()), // the main stream was faster
             };
             let mut writer = self.upstream.writer.lock();
             match event {
@@ -156,9 +152,6 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
                 Ok(WatchEvent::Error(_)) | Err(StreamEnd::Clean | StreamEnd::Cut(_)) => {
                     return Ok(());
                 }
-            }
-            if writer.resource_version() >= target {
-                return Ok(());
             }
         }
     }

@@ -135,6 +135,22 @@ async fn a_collection_that_differs_is_no_proof() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_that_is_still_on_its_way_needs_no_fence() {
+    let (mut server, stream) = synced(10, &[("a/x", 5)]).await;
+    let reading = read(&server).await;
+    server
+        .list()
+        .await
+        .1
+        .send(page(500, &[("a/x", 499)], None))
+        .unwrap();
+    stream.event("MODIFIED", "a/x", 499).await;
+    assert_eq!(version(reading).await, Ok(500));
+    assert_eq!(server.cache.resource_version(), rv(499));
+    assert_eq!(server.cache.stats().fences, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_busy_stream_proves_itself() {
     let (mut server, stream) = synced_with_many(100).await;
     let reading = read(&server).await;
