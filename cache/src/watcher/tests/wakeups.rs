@@ -1,0 +1,141 @@
+//! Who is woken, and what threads may do to each other.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
+
+use super::*;
+
+#[derive(Default)]
+struct CountWakes(AtomicUsize);
+
+impl Wake for CountWakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_wakes_only_those_who_may_care_and_once() {
+    let (mut writer, cache) = cache_of(10, &[("a/x @n1", 5)]);
+    let wakes_of = |what: &str| {
+        let (counter, mut watcher) = (Arc::new(CountWakes::default()), cache.watch_after(what, 10));
+        let waker = Waker::from(Arc::clone(&counter));
+        assert!(
+            watcher
+                .poll_next_unpin(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        (what.to_owned(), counter, watcher)
+    };
+    let watches = [
+        "",
+        "ns=a",
+        "ns=b",
+        "ns=a name=x",
+        "ns=a name=y",
+        "node=n1",
+        "node=n2",
+        "node=n3",
+    ];
+    let watches = watches.map(wakes_of);
+    writer.put("a/x @n2", 11);
+    writer.put("a/x @n2", 12);
+    for (what, counter, _watcher) in &watches {
+        let cares = !["ns=b", "ns=a name=y", "node=n3"].contains(&what.as_str());
+        assert_eq!(
+            counter.0.load(Ordering::Relaxed),
+            usize::from(cares),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn no_wakeup_is_lost_between_two_threads() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build();
+    runtime.unwrap().block_on(async {
+        let (mut writer, cache) = cache_of(10, &[]);
+        let reader = tokio::spawn(async move {
+            let (mut watcher, mut seen) = (cache.watch_after("", 10), 0);
+            while seen < 3_000 {
+                seen += watcher
+                    .next()
+                    .await
+                    .expect("no end in sight")
+                    .iter()
+                    .filter(|&&byte| byte == b'\n')
+                    .count();
+            }
+        });
+        for version in 11..3_011 {
+            writer.put("a/x", version);
+            if version % 7 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        tokio::time::timeout(Duration::from_secs(30), reader)
+            .await
+            .expect("woken")
+            .unwrap();
+    });
+}
+
+/// Opens a watch with initial events at some moment and folds it until `z/end` has come.
+async fn fold_until_the_end(cache: crate::WatchCache, what: &str) -> Vec<String> {
+    let mut watcher = cache.watch_list(what, 3600);
+    let (mut view, mut initial) = (std::collections::BTreeMap::new(), true);
+    while initial || !view.contains_key("z/end") {
+        let frames = watcher.next().await.expect("no end before");
+        for line in lines(&frames) {
+            let (event_type, object) = line.split_once(' ').unwrap();
+            let key = object.split('@').next().unwrap().to_owned();
+            let (held, new) = (view.contains_key(&key), object.to_owned());
+            match event_type {
+                "ADDED" => assert!(!held && view.insert(key, new).is_none(), "{line}"),
+                "MODIFIED" => assert!(held && view.insert(key, new).is_some(), "{line}"),
+                "DELETED" => assert!(view.remove(&key).is_some(), "{line}"),
+                _ => initial = false,
+            }
+        }
+    }
+    view.into_values().collect()
+}
+
+#[test]
+fn watches_opened_while_another_thread_writes_have_no_gap_and_no_double() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(3)
+        .enable_time()
+        .build();
+    runtime.unwrap().block_on(async {
+        let (mut writer, cache) = cache_of(10, &[]);
+        let mut readers = tokio::task::JoinSet::new();
+        for version in 11..1500 {
+            let what = format!("z/p{} @n{}", version % 13, version % 2);
+            let is_deletion = version % 5 == 0;
+            if is_deletion {
+                writer.delete(&what, version)
+            } else {
+                writer.put(&what, version)
+            }
+            if version % 50 == 0 {
+                readers.spawn(fold_until_the_end(cache.clone(), "ns=z"));
+            }
+            if version % 3 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        writer.put("z/end", 2000);
+        let (snapshot, everything) = (cache.snapshot().unwrap(), select(""));
+        let objects = snapshot.iter(&everything);
+        let listed: Vec<_> = objects
+            .map(|object| format!("{}@{}", object.key(), object.resource_version()))
+            .collect();
+        while let Some(view) = readers.join_next().await {
+            assert_eq!(view.unwrap(), listed);
+        }
+    });
+}
