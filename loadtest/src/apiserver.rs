@@ -1,12 +1,14 @@
 //! A real, in-memory Kubernetes apiserver: the judge the proxy is held against.
 //!
-//! It serves LIST, WATCH, GET and writes as kube-apiserver 1.36 does, byte for byte where the recordings of one show it:
-//! one global revision, watch caches with history windows, bookmarks, WatchList, paging, selectors, JSON and protobuf.
-//! `store` owns objects and revisions, `server` the path of a request, one file each of the steps between. It shares
-//! no code with the proxy, so that a mistake made twice is seen once.
+//! It serves LIST, WATCH, GET and writes as kube-apiserver 1.36 does, byte for byte where the
+//! recordings of one show it: one global revision, watch caches with history windows, bookmarks,
+//! WatchList, paging, selectors, JSON and protobuf. `store` owns objects and revisions, `server`
+//! the path of a request, one file each of the steps between. It shares no code with the proxy, so
+//! that a mistake made twice is seen once.
 //!
-//! It refuses what the judged never need: admission plugins, conversion webhooks, aggregation, persistence.
-//! Invariant: a revision is given out once, and every reader sees writes in the order of their revisions.
+//! It refuses what the judged never need: admission plugins, conversion webhooks, aggregation,
+//! persistence. Invariant: a revision is given out once, and every reader sees writes in the order
+//! of their revisions.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -168,8 +170,8 @@ impl Apiserver {
         &self.state.faults
     }
 
-    /// Plays a new server process on the same storage: connections are cut, caches start empty at the current
-    /// revision.
+    /// Plays a new server process on the same storage: connections are cut, caches start empty at
+    /// the current revision.
     pub fn restart(&self) {
         self.state.store.restart();
         self.state.faults.cut_connections();
@@ -190,7 +192,8 @@ impl Apiserver {
             .is_err()
         {
             self.kill.cancel();
-            // Stream tasks of a dropped connection end by themselves; they are not worth more waiting.
+            // Stream tasks of a dropped connection end by themselves; they are not worth more
+            // waiting.
             let rest = tokio::time::timeout(SHUTDOWN_GRACE, self.tasks.wait()).await;
             if rest.is_err() {
                 tracing::debug!("streams of cut connections still run");
@@ -278,12 +281,13 @@ pub struct Profile {
     pub versions_max: usize,
     /// `--event-ttl`. Default 1 h.
     pub event_ttl: Duration,
-    /// `--min-request-timeout`: watches without a timeout live 1 to 2 times as long. Default 30 min.
+    /// `--min-request-timeout`: watches without a timeout live 1 to 2 times as long. Default 30
+    /// min.
     pub watch_timeout: Duration,
     /// `--request-timeout`. Default 60 s.
     pub request_timeout: Duration,
-    /// Whether the controllers that a control plane runs are imitated (namespace deletion, …). Default true; the
-    /// recordings were made without.
+    /// Whether the controllers that a control plane runs are imitated (namespace deletion, …).
+    /// Default true; the recordings were made without.
     pub controllers: bool,
 }
 

@@ -1,7 +1,8 @@
 //! Response bodies: nothing, whole bytes, or a stream of frames.
 //!
-//! Owns the one body type of the server. Refuses to know what is in it. A stream is any `Stream` of bytes; it ends
-//! cleanly with `None` and tears the connection (or the HTTP/2 stream) down with an error.
+//! Owns the one body type of the server. Refuses to know what is in it. A stream is any `Stream` of
+//! bytes; it ends cleanly with `None` and tears the connection (or the HTTP/2 stream) down with an
+//! error.
 
 use std::io;
 use std::pin::Pin;

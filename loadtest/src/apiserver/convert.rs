@@ -1,8 +1,9 @@
 //! Between the stored form of an object and the version it is served in.
 //!
-//! Objects are stored in one version per resource: events as core/v1, HorizontalPodAutoscalers as autoscaling/v2, custom
-//! resources as they were written. Owns the renaming of fields that this needs. Refuses conversion webhooks.
-//! Invariant: an object already in the wanted version is returned untouched.
+//! Objects are stored in one version per resource: events as core/v1, HorizontalPodAutoscalers as
+//! autoscaling/v2, custom resources as they were written. Owns the renaming of fields that this
+//! needs. Refuses conversion webhooks. Invariant: an object already in the wanted version is
+//! returned untouched.
 
 use std::borrow::Cow;
 

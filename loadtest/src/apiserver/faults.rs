@@ -1,7 +1,7 @@
 //! Misbehaviour on demand: what a proxy must survive.
 //!
-//! Owns the switches; the places that misbehave ask here. Refuses to decide when: tests and scenarios do.
-//! Invariant: with no switch set the server behaves as if this module did not exist.
+//! Owns the switches; the places that misbehave ask here. Refuses to decide when: tests and
+//! scenarios do. Invariant: with no switch set the server behaves as if this module did not exist.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};

@@ -1,7 +1,8 @@
 //! LIST: which picture of the resource answers, and which page of it.
 //!
-//! Owns the table of resource version semantics (L1 to L15 of kube-apiserver 1.36 with its default gates) and paging.
-//! Refuses to encode. Invariant: the resource version of a list is one at which exactly its items existed.
+//! Owns the table of resource version semantics (L1 to L15 of kube-apiserver 1.36 with its default
+//! gates) and paging. Refuses to encode. Invariant: the resource version of a list is one at which
+//! exactly its items existed.
 
 use std::sync::Arc;
 

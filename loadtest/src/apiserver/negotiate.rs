@@ -1,8 +1,9 @@
 //! Which encoding an answer has: Accept in two steps, pretty printing, compression.
 //!
-//! Owns the router's crude test of Accept, the handler's real negotiation (goautoneg's order, transforms, restrictions),
-//! and the rules of pretty printing and gzip, all as kube-apiserver 1.36. Refuses to encode. Pure functions.
-//! Invariant: only the first line of a header counts, as Go's `Header.Get` reads it.
+//! Owns the router's crude test of Accept, the handler's real negotiation (goautoneg's order,
+//! transforms, restrictions), and the rules of pretty printing and gzip, all as kube-apiserver
+//! 1.36. Refuses to encode. Pure functions. Invariant: only the first line of a header counts, as
+//! Go's `Header.Get` reads it.
 
 use http::HeaderMap;
 
@@ -241,7 +242,8 @@ fn clauses(accept: &str) -> Vec<Clause<'_>> {
     accept.split(',').filter_map(clause).collect()
 }
 
-/// Go's insertion sort with goautoneg's comparison, which is no order: the result depends on the algorithm.
+/// Go's insertion sort with goautoneg's comparison, which is no order: the result depends on the
+/// algorithm.
 fn sorted(mut clauses: Vec<Clause<'_>>) -> Vec<Clause<'_>> {
     let less = |a: &Clause<'_>, b: &Clause<'_>| {
         a.quality > b.quality

@@ -1,8 +1,9 @@
 //! Continue tokens.
 //!
-//! Owns their two spellings (`etcd` without, the watch cache with a leading slash), their decoding with the apiserver's
-//! texts, and the guard against paths that climb. Refuses to decide what a token's revision means.
-//! Invariant: a token minted here is accepted by a kube-apiserver and the other way round.
+//! Owns their two spellings (`etcd` without, the watch cache with a leading slash), their decoding
+//! with the apiserver's texts, and the guard against paths that climb. Refuses to decide what a
+//! token's revision means. Invariant: a token minted here is accepted by a kube-apiserver and the
+//! other way round.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

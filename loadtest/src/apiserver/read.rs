@@ -1,7 +1,8 @@
 //! What GET, LIST and WATCH have in common: the order of checks before storage, and GET itself.
 //!
-//! Owns the sequence negotiation → options → validation → field labels → name, as `get.go` of kube-apiserver 1.36, and
-//! the single-object read. Refuses to stream. Invariant: no storage is touched before every check has passed.
+//! Owns the sequence negotiation → options → validation → field labels → name, as `get.go` of
+//! kube-apiserver 1.36, and the single-object read. Refuses to stream. Invariant: no storage is
+//! touched before every check has passed.
 
 use std::sync::Arc;
 

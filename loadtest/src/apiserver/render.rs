@@ -1,8 +1,9 @@
 //! Objects, lists and frames as bytes, in any format a client negotiated.
 //!
-//! Owns the choice between typed and custom encodings, partial metadata, and Tables around the cells of `table`; the
-//! bytes of typed objects come from `schema`. Refuses to choose a format. Invariant: an object is encoded once per
-//! (served resource, form) and the bytes are shared by every list and watcher.
+//! Owns the choice between typed and custom encodings, partial metadata, and Tables around the
+//! cells of `table`; the bytes of typed objects come from `schema`. Refuses to choose a format.
+//! Invariant: an object is encoded once per (served resource, form) and the bytes are shared by
+//! every list and watcher.
 
 use bytes::Bytes;
 use serde_json::{Value, json};

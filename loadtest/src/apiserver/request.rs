@@ -1,9 +1,10 @@
-//! What a request means before anyone looks at its content: `RequestInfo`, Go's query rules, the options of reads.
+//! What a request means before anyone looks at its content: `RequestInfo`, Go's query rules, the
+//! options of reads.
 //!
-//! Owns the parsing order of kube-apiserver 1.36 (`requestinfo.go`, `conversion.go`, `validation.go`) with its exact
-//! error texts. Refuses to serve: whether a parsed path has a route is decided in `server`. Pure functions, no I/O.
-//! Invariant: authorization, routing and serving all use the one result of this module, so that what was authorised is
-//! what is served.
+//! Owns the parsing order of kube-apiserver 1.36 (`requestinfo.go`, `conversion.go`,
+//! `validation.go`) with its exact error texts. Refuses to serve: whether a parsed path has a route
+//! is decided in `server`. Pure functions, no I/O. Invariant: authorization, routing and serving
+//! all use the one result of this module, so that what was authorised is what is served.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -22,7 +23,8 @@ pub struct RequestInfo {
     pub is_resource: bool,
     /// The decoded path as sent.
     pub path: String,
-    /// API verb (`get`, `list`, `watch`, `create`, …), or the lower-case method of a non-resource request.
+    /// API verb (`get`, `list`, `watch`, `create`, …), or the lower-case method of a non-resource
+    /// request.
     pub verb: String,
     /// `api` or `apis`.
     pub prefix: String,
@@ -191,7 +193,8 @@ pub struct ListOptions {
 }
 
 impl ListOptions {
-    /// Decodes the query; the first bad scalar in Go's order is a 400. Selectors are parsed by `selectors`.
+    /// Decodes the query; the first bad scalar in Go's order is a 400. Selectors are parsed by
+    /// `selectors`.
     pub fn decode(query: &Query) -> Result<Self, Status> {
         let text = |name: &str| query.first(name).unwrap_or("").to_owned();
         let number = |name: &str| query.first(name).map(go_int64).transpose();
@@ -220,7 +223,8 @@ impl ListOptions {
         Ok((labels, fields))
     }
 
-    /// Turns a watch without a resource version into one with initial events, where WatchList is on.
+    /// Turns a watch without a resource version into one with initial events, where WatchList is
+    /// on.
     pub fn default_watch(&mut self, watch_list: bool) {
         let unversioned = matches!(self.resource_version.as_str(), "" | "0");
         let open = self.send_initial_events.is_none() && self.resource_version_match.is_empty();
@@ -230,7 +234,8 @@ impl ListOptions {
         }
     }
 
-    /// 422 with every cause at once. The legacy watch path is validated as a list, as `watch` is false there.
+    /// 422 with every cause at once. The legacy watch path is validated as a list, as `watch` is
+    /// false there.
     pub fn validate(&self, watch_list: bool) -> Result<(), Status> {
         let causes = if self.watch {
             self.watch_causes(watch_list)

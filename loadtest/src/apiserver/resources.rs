@@ -1,9 +1,10 @@
 //! What the apiserver serves: built-in resources, and custom ones that come and go at run time.
 //!
-//! Owns the registry (group, version, resource) → `Resource`, with everything discovery prints about it, and the facts
-//! the store needs: whether it is namespaced, cached, and under which name its objects are stored. Refuses to know
-//! how objects are encoded. Invariant: resources that share objects (events of two groups, versions of one CRD) share
-//! `storage`, so that one write is seen through all of them.
+//! Owns the registry (group, version, resource) → `Resource`, with everything discovery prints
+//! about it, and the facts the store needs: whether it is namespaced, cached, and under which name
+//! its objects are stored. Refuses to know how objects are encoded. Invariant: resources that share
+//! objects (events of two groups, versions of one CRD) share `storage`, so that one write is seen
+//! through all of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,7 +38,8 @@ pub struct Resource {
     pub namespaced: bool,
     /// Verbs as discovery prints them.
     pub verbs: Vec<String>,
-    /// Subresources, as `status`; the verbs are `get patch update` except where discovery knows better.
+    /// Subresources, as `status`; the verbs are `get patch update` except where discovery knows
+    /// better.
     pub subresources: Vec<String>,
     /// Set for custom resources.
     pub custom: Option<Custom>,
@@ -201,7 +203,8 @@ impl Registry {
             .any(|(g, v, _)| g == group && v == version)
     }
 
-    /// The resources of a CRD that are served, one per version; none when the CRD names no served version.
+    /// The resources of a CRD that are served, one per version; none when the CRD names no served
+    /// version.
     pub fn from_crd(crd: &Value) -> Vec<Resource> {
         let spec = &crd["spec"];
         let names = &spec["names"];

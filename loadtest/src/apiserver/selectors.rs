@@ -1,8 +1,8 @@
 //! Label and field selectors with Go's grammar, texts and semantics.
 //!
-//! Owns parsing, canonical order and matching against objects as JSON values, and the labels each resource accepts.
-//! Refuses to look at requests. Invariant: what parses here parses in kube-apiserver 1.36 to the same terms, and what
-//! fails here fails there with the same text.
+//! Owns parsing, canonical order and matching against objects as JSON values, and the labels each
+//! resource accepts. Refuses to look at requests. Invariant: what parses here parses in
+//! kube-apiserver 1.36 to the same terms, and what fails here fails there with the same text.
 
 use serde_json::Value;
 

@@ -1,8 +1,9 @@
 //! The server around the store: its state, and answers in the format a client negotiated.
 //!
-//! Owns what every handler may use and the last step of every answer. `server/handler` is the life of a request,
-//! `server/route` the table of paths, `server/access` authorization, `server/connection` sockets. Refuses to know
-//! resources in particular. Invariant: an answer's encoding follows from the request's headers alone.
+//! Owns what every handler may use and the last step of every answer. `server/handler` is the life
+//! of a request, `server/route` the table of paths, `server/access` authorization,
+//! `server/connection` sockets. Refuses to know resources in particular. Invariant: an answer's
+//! encoding follows from the request's headers alone.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -52,7 +53,8 @@ pub struct State {
     pub counters: Counters,
     /// Misbehaviour on demand.
     pub faults: Faults,
-    /// Cancelled when the server shuts down: watches end, connections close after their last answer.
+    /// Cancelled when the server shuts down: watches end, connections close after their last
+    /// answer.
     pub shutdown: CancellationToken,
 }
 
@@ -81,8 +83,8 @@ impl State {
         self.profile.watch_list && !self.faults.refuses_watch_list()
     }
 
-    /// Answers a stored object in the encoding the request negotiated (JSON, pretty, YAML, protobuf, Table, partial
-    /// metadata), with the given code.
+    /// Answers a stored object in the encoding the request negotiated (JSON, pretty, YAML,
+    /// protobuf, Table, partial metadata), with the given code.
     pub fn answer_object(
         &self,
         exchange: &Exchange,
@@ -102,7 +104,8 @@ impl State {
         Ok(self.answer_bytes(exchange, code, format.media.content_type(), body))
     }
 
-    /// Answers an object that is not stored (reviews, scales): `kind` and `apiVersion` are read from the value.
+    /// Answers an object that is not stored (reviews, scales): `kind` and `apiVersion` are read
+    /// from the value.
     pub fn answer_value(
         &self,
         exchange: &Exchange,

@@ -1,13 +1,18 @@
 //! The one place where an error becomes a Kubernetes `Status`.
 //!
-//! Owns the `Status` value, its constructors (one per row of the error catalogue of kube-apiserver 1.36) and its four
-//! renderings: compact JSON, indented JSON, YAML and protobuf. Key order, omitted fields and texts are wire constants.
-//! Refuses to know about requests: who may see which encoding is decided in `negotiate`.
-//! Invariant: the HTTP code of an answer is `code`, or 200 where a success carries none.
+//! Owns the `Status` value, its constructors (one per row of the error catalogue of kube-apiserver
+//! 1.36) and its four renderings: compact JSON, indented JSON, YAML and protobuf. Key order,
+//! omitted fields and texts are wire constants. Refuses to know about requests: who may see which
+//! encoding is decided in `negotiate`. Invariant: the HTTP code of an answer is `code`, or 200
+//! where a success carries none.
 
 use serde_json::{Value, json};
 
 use super::yaml;
+
+mod encoding;
+
+pub use encoding::{go_string, indent, proto};
 
 /// What an API call answers when it does not answer with an object (metav1 `Status`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -162,7 +167,8 @@ impl Status {
         Self::failure(415, "UnsupportedMediaType", message)
     }
 
-    /// 422 `Invalid`: `kind` is a kind (`Pod`), the message is derived from the causes as Go's aggregate prints them.
+    /// 422 `Invalid`: `kind` is a kind (`Pod`), the message is derived from the causes as Go's
+    /// aggregate prints them.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
         let mut texts: Vec<String> = Vec::new();
         for cause in &causes {
@@ -222,7 +228,8 @@ impl Status {
         Self::failure(503, "ServiceUnavailable", "apiserver is shutting down")
     }
 
-    /// 504: the requested resource version is above the current one. etcd's own answer carries no wait.
+    /// 504: the requested resource version is above the current one. etcd's own answer carries no
+    /// wait.
     pub fn too_large_resource_version(requested: u64, current: u64, from_cache: bool) -> Self {
         let text = format!("Timeout: Too large resource version: {requested}, current: {current}");
         let cause = Cause {
@@ -389,170 +396,6 @@ fn push_member(out: &mut String, key: &str, raw: &str) {
     out.push_str(raw);
 }
 
-/// A JSON string escaped as Go's `encoding/json` does it, quotes included.
-pub fn go_string(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
-                write!(out, "\\u{:04x}", u32::from(c)).expect("writing to a String never fails");
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-/// JSON of a dynamic value as Go prints a map: keys sorted, Go escaping, no blanks.
-pub fn go_json(value: &Value, out: &mut String) {
-    match value {
-        Value::Null | Value::Bool(_) => out.push_str(&value.to_string()),
-        Value::Number(number) => out.push_str(&go_number(number)),
-        Value::String(text) => out.push_str(&go_string(text)),
-        Value::Array(items) => {
-            out.push('[');
-            for (index, item) in items.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                go_json(item, out);
-            }
-            out.push(']');
-        }
-        Value::Object(members) => {
-            out.push('{');
-            for (index, (key, item)) in members.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                out.push_str(&go_string(key));
-                out.push(':');
-                go_json(item, out);
-            }
-            out.push('}');
-        }
-    }
-}
-
-/// A number as Go formats it: floats that are whole lose their fraction, exponents below 1e-6 and from 1e21.
-fn go_number(number: &serde_json::Number) -> String {
-    let Some(float) = number.as_f64().filter(|_| number.is_f64()) else {
-        return number.to_string();
-    };
-    let magnitude = float.abs();
-    if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
-        let text = format!("{float:e}");
-        return match text.split_once('e') {
-            Some((mantissa, exponent)) if !exponent.starts_with('-') => {
-                format!("{mantissa}e+{exponent:0>2}")
-            }
-            _ => text,
-        };
-    }
-    format!("{float}")
-}
-
-/// Re-indents compact JSON with two blanks, as Go's `json.Indent` does.
-pub fn indent(compact: &str) -> String {
-    let mut out = String::with_capacity(compact.len() * 2);
-    let mut depth = 0_usize;
-    let (mut in_string, mut escaped) = (false, false);
-    let mut previous = '\0';
-    for c in compact.chars() {
-        if in_string {
-            out.push(c);
-            if escaped {
-                escaped = false;
-            } else if c == '\\' {
-                escaped = true;
-            } else if c == '"' {
-                in_string = false;
-            }
-            previous = c;
-            continue;
-        }
-        if matches!(previous, '{' | '[') && !matches!(c, '}' | ']') {
-            depth += 1;
-            new_line(&mut out, depth);
-        }
-        match c {
-            ',' => {
-                out.push(c);
-                new_line(&mut out, depth);
-            }
-            ':' => out.push_str(": "),
-            '}' | ']' => {
-                if !matches!(previous, '{' | '[') {
-                    depth -= 1;
-                    new_line(&mut out, depth);
-                }
-                out.push(c);
-            }
-            '"' => {
-                in_string = true;
-                out.push(c);
-            }
-            c => out.push(c),
-        }
-        previous = c;
-    }
-    out
-}
-
-fn new_line(out: &mut String, depth: usize) {
-    out.push('\n');
-    for _ in 0..depth {
-        out.push_str("  ");
-    }
-}
-
-/// The few protobuf primitives that envelopes need.
-pub mod proto {
-    /// A base-128 number.
-    pub fn raw_varint(out: &mut Vec<u8>, mut value: u64) {
-        while value >= 0x80 {
-            out.push((value as u8 & 0x7f) | 0x80);
-            value >>= 7;
-        }
-        out.push(value as u8);
-    }
-
-    /// Field `number` as a varint.
-    pub fn varint(out: &mut Vec<u8>, number: u32, value: u64) {
-        raw_varint(out, u64::from(number << 3));
-        raw_varint(out, value);
-    }
-
-    /// Field `number` as length-delimited bytes.
-    pub fn bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
-        raw_varint(out, u64::from(number << 3 | 2));
-        raw_varint(out, value.len() as u64);
-        out.extend_from_slice(value);
-    }
-
-    /// `k8s\0` and `runtime.Unknown` around a message.
-    pub fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
-        let mut meta = Vec::new();
-        bytes(&mut meta, 1, api_version.as_bytes());
-        bytes(&mut meta, 2, kind.as_bytes());
-        let mut out = b"k8s\0".to_vec();
-        bytes(&mut out, 1, &meta);
-        bytes(&mut out, 2, raw);
-        out.extend_from_slice(&[0x1a, 0, 0x22, 0]);
-        out
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -574,15 +417,6 @@ mod tests {
             "6b3873000a0c0a0276311206537461747573\
              12410a060a0012001a0012074661696c7572651a22746f6f206f6c64207265736f757263652076657273696f6e3a20352028313030302922074578706972656430\
              9a031a002200"
-        );
-    }
-
-    #[test]
-    fn indenting_keeps_empty_objects_on_one_line() {
-        let text = indent(r#"{"a":{},"b":[1,{"c":"x:{"}],"d":[]}"#);
-        assert_eq!(
-            text,
-            "{\n  \"a\": {},\n  \"b\": [\n    1,\n    {\n      \"c\": \"x:{\"\n    }\n  ],\n  \"d\": []\n}"
         );
     }
 

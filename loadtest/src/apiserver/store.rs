@@ -1,14 +1,16 @@
 //! All objects, their past, and the watch caches in front of them: one revision, one lock.
 //!
-//! Plays two real parts at once. As etcd it keeps versions of every object (`table`), answers reads at a revision until
-//! that is compacted, and expires events by lease. As the watch cache of kube-apiserver 1.36 it keeps a window of recent
-//! events per resource (`history`) and hands each event to those watchers that may care (`watchers`). The cache's own
-//! resource version moves with events and with progress asked for by consistent reads; it can be frozen to play a server
-//! that lags.
+//! Plays two real parts at once. As etcd it keeps versions of every object (`table`), answers reads
+//! at a revision until that is compacted, and expires events by lease. As the watch cache of
+//! kube-apiserver 1.36 it keeps a window of recent events per resource (`history`) and hands each
+//! event to those watchers that may care (`watchers`). The cache's own resource version moves with
+//! events and with progress asked for by consistent reads; it can be frozen to play a server that
+//! lags.
 //!
 //! It refuses to know encodings, users or selectors beyond the value a resource is indexed by.
-//! Invariant: under the lock, every event up to a cache's resource version has been handed to its watchers, so a bookmark
-//! taken from it and sent after the queue is drained never overtakes an event.
+//! Invariant: under the lock, every event up to a cache's resource version has been handed to its
+//! watchers, so a bookmark taken from it and sent after the queue is drained never overtakes an
+//! event.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod watchers;
+mod writes;
 
 pub use event::{Event, EventKind, EventType, FrameKey};
 pub use object::{Form, RenderKey, Stored, trigger_value};
@@ -52,7 +55,8 @@ pub enum StoreError {
         /// The revision it is at.
         current: u64,
     },
-    /// The window of a watch cache starts later; `oldest` is the oldest resource version a watch may start after.
+    /// The window of a watch cache starts later; `oldest` is the oldest resource version a watch
+    /// may start after.
     #[error("too old resource version: {requested} ({oldest})")]
     Expired {
         /// What was asked for.
@@ -80,8 +84,8 @@ pub enum Updated {
     Written(Arc<Stored>),
     /// The content was the same: nothing happened, the old object stands.
     Unchanged(Arc<Stored>),
-    /// The last finalizer of an object in deletion went away: it is deleted. Holds the last stored object with the
-    /// revision of the deletion.
+    /// The last finalizer of an object in deletion went away: it is deleted. Holds the last stored
+    /// object with the revision of the deletion.
     Removed(Arc<Stored>),
 }
 
@@ -112,7 +116,8 @@ pub struct Snapshot {
     pub objects: Vec<Arc<Stored>>,
 }
 
-/// Told of every change inside the commit: storage name, namespace, name, new object (`None` after a deletion).
+/// Told of every change inside the commit: storage name, namespace, name, new object (`None` after
+/// a deletion).
 pub type Observer = Box<dyn Fn(&str, &str, &str, Option<&Value>) + Send + Sync>;
 
 /// All objects, all watch caches, one revision.
@@ -224,7 +229,8 @@ impl Store {
         })
     }
 
-    /// The objects of a scope at an exact revision. `true` in the answer: a cache would have had a snapshot of it.
+    /// The objects of a scope at an exact revision. `true` in the answer: a cache would have had a
+    /// snapshot of it.
     pub fn snapshot_exact(
         &self,
         resource: &Resource,
@@ -250,7 +256,8 @@ impl Store {
         })
     }
 
-    /// Waits until the resource's cache has reached a resource version; asks for progress meanwhile.
+    /// Waits until the resource's cache has reached a resource version; asks for progress
+    /// meanwhile.
     pub async fn wait_until_fresh(
         &self,
         resource: &Resource,
@@ -287,7 +294,8 @@ impl Store {
         self.table(resource, |table, _| table.cache_version())
     }
 
-    /// Opens a watch. Initial objects or replayed events come with the subscription, later events through it.
+    /// Opens a watch. Initial objects or replayed events come with the subscription, later events
+    /// through it.
     pub fn watch(
         self: &Arc<Self>,
         resource: &Resource,
@@ -301,103 +309,6 @@ impl Store {
         let cached = resource.cached;
         let subscription = table.subscribe(id, scope, start, (cached, revision))?;
         Ok(subscription.owned_by(self, &resource.storage))
-    }
-
-    /// Stores a new object; name and namespace are read from its metadata. `ttl` is for events.
-    pub fn create(
-        &self,
-        resource: &Resource,
-        value: Value,
-        ttl: Option<Duration>,
-    ) -> Result<Arc<Stored>, StoreError> {
-        let mut inner = self.inner.lock();
-        let key = object::key_of_value(&value);
-        let table = inner.table(resource, &self.profile);
-        if table.latest(&key).is_some() {
-            return Err(StoreError::AlreadyExists);
-        }
-        let ttl = ttl.or_else(|| self.ttl(resource));
-        if let Some(ttl) = ttl {
-            table.leases.attach(&key, ttl);
-        }
-        Ok(inner.put(resource, value, &self.profile))
-    }
-
-    /// Replaces an object that is still at `expected`. The caller prepares the value (uid, managedFields, …);
-    /// finalizers and `deletionTimestamp` are honoured as `Updated` says.
-    pub fn update(
-        &self,
-        resource: &Resource,
-        mut value: Value,
-        expected: u64,
-    ) -> Result<Updated, StoreError> {
-        let mut inner = self.inner.lock();
-        let key = object::key_of_value(&value);
-        let table = inner.table(resource, &self.profile);
-        let current = table.expect(&key, Some(expected))?;
-        object::set_resource_version(&mut value, current.resource_version);
-        if value == current.value {
-            return Ok(Updated::Unchanged(current));
-        }
-        if lifecycle::ends(&resource.storage, &current.value, &value) {
-            return Ok(Updated::Removed(inner.remove(
-                resource,
-                &current,
-                &self.profile,
-            )));
-        }
-        if let Some(ttl) = self.ttl(resource) {
-            table.leases.attach(&key, ttl);
-        }
-        Ok(Updated::Written(inner.put(resource, value, &self.profile)))
-    }
-
-    /// Deletes an object that is still at `expected` (`None`: whatever it is at). With finalizers (metadata, or
-    /// `spec.finalizers` of a namespace), or a grace period above 0, it only becomes pending.
-    pub fn delete(
-        &self,
-        resource: &Resource,
-        (namespace, name): (&str, &str),
-        expected: Option<u64>,
-        grace_seconds: Option<i64>,
-    ) -> Result<Deleted, StoreError> {
-        let mut inner = self.inner.lock();
-        let key = object::key_of(namespace, name);
-        let current = inner
-            .table(resource, &self.profile)
-            .expect(&key, expected)?;
-        match lifecycle::delete(&resource.storage, &current.value, grace_seconds) {
-            lifecycle::Deletion::Now => Ok(Deleted::Gone(inner.remove(
-                resource,
-                &current,
-                &self.profile,
-            ))),
-            lifecycle::Deletion::AlreadyPending => Ok(Deleted::Pending(current)),
-            lifecycle::Deletion::Marked(value) => {
-                let marked = inner.put(resource, value, &self.profile);
-                Ok(Deleted::Gone(inner.remove(
-                    resource,
-                    &marked,
-                    &self.profile,
-                )))
-            }
-            lifecycle::Deletion::Pending(value) => {
-                Ok(Deleted::Pending(inner.put(resource, value, &self.profile)))
-            }
-        }
-    }
-
-    /// Stores a recorded object as it is, replacing any of the same name; only the resource version is new.
-    pub fn load(&self, resource: &Resource, value: Value) -> Arc<Stored> {
-        let mut inner = self.inner.lock();
-        let key = object::key_of_value(&value);
-        if let Some(ttl) = self.ttl(resource) {
-            inner
-                .table(resource, &self.profile)
-                .leases
-                .attach(&key, ttl);
-        }
-        inner.put(resource, value, &self.profile)
     }
 
     /// Deletes events whose lease has run out; all of one lease in one revision.
@@ -429,8 +340,8 @@ impl Store {
         }
     }
 
-    /// Plays a new server process on the same storage: every cache starts empty at the current revision, every watch
-    /// ends.
+    /// Plays a new server process on the same storage: every cache starts empty at the current
+    /// revision, every watch ends.
     pub fn restart(&self) {
         let mut inner = self.inner.lock();
         let revision = inner.revision;
@@ -439,7 +350,8 @@ impl Store {
         }
     }
 
-    /// Freezes or thaws all caches. While frozen they play a server cut off from etcd: no events, no progress.
+    /// Freezes or thaws all caches. While frozen they play a server cut off from etcd: no events,
+    /// no progress.
     pub fn freeze(&self, frozen: bool) {
         let mut inner = self.inner.lock();
         inner.frozen = frozen;
@@ -450,7 +362,8 @@ impl Store {
         }
     }
 
-    /// Moves the cache to the current revision, as etcd's progress notifications do while a read waits.
+    /// Moves the cache to the current revision, as etcd's progress notifications do while a read
+    /// waits.
     fn request_progress(&self, resource: &Resource) {
         let mut inner = self.inner.lock();
         if !inner.frozen {
@@ -485,30 +398,5 @@ impl Inner {
         self.tables
             .get_mut(&resource.storage)
             .expect("inserted above")
-    }
-
-    fn put(&mut self, resource: &Resource, value: Value, profile: &Profile) -> Arc<Stored> {
-        self.revision += 1;
-        let (revision, frozen) = (self.revision, self.frozen);
-        let object = Arc::new(Stored::new(value, revision));
-        self.table(resource, profile).put(&object, frozen, profile);
-        let observed = Some(&object.value);
-        (self.observer)(&resource.storage, &object.namespace, &object.name, observed);
-        object
-    }
-
-    fn remove(
-        &mut self,
-        resource: &Resource,
-        current: &Arc<Stored>,
-        profile: &Profile,
-    ) -> Arc<Stored> {
-        self.revision += 1;
-        let (revision, frozen) = (self.revision, self.frozen);
-        let last = self
-            .table(resource, profile)
-            .remove(current, revision, frozen, profile);
-        (self.observer)(&resource.storage, &current.namespace, &current.name, None);
-        last
     }
 }

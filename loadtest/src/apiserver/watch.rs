@@ -1,9 +1,9 @@
 //! WATCH: from a checked request to a stream of frames.
 //!
-//! Owns where a watch starts (W1 to W8 of kube-apiserver 1.36), the stream itself with its selector transitions, its
-//! bookmarks and its end. Refuses to buffer beyond the subscription's queue: a slow client fills that and is ended.
-//! Invariant: a bookmark is sent after every event it covers, because its resource version is read before the queue is
-//! drained.
+//! Owns where a watch starts (W1 to W8 of kube-apiserver 1.36), the stream itself with its selector
+//! transitions, its bookmarks and its end. Refuses to buffer beyond the subscription's queue: a
+//! slow client fills that and is ended. Invariant: a bookmark is sent after every event it covers,
+//! because its resource version is read before the queue is drained.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,10 @@
-//! YAML as sigs.k8s.io/yaml prints it: keys sorted, block style, two blanks, sequences not indented under their key.
+//! YAML as sigs.k8s.io/yaml prints it: keys sorted, block style, two blanks, sequences not indented
+//! under their key.
 //!
-//! Owns rendering of a JSON value to YAML. Refuses to parse. Reading YAML bodies belongs to the writer.
-//! Invariant: what it prints, a YAML 1.1 reader turns back into the same value; strings that would read as something
-//! else are quoted. Control characters cannot be printed and are an error, as in the apiserver.
+//! Owns rendering of a JSON value to YAML. Refuses to parse. Reading YAML bodies belongs to the
+//! writer. Invariant: what it prints, a YAML 1.1 reader turns back into the same value; strings
+//! that would read as something else are quoted. Control characters cannot be printed and are an
+//! error, as in the apiserver.
 
 use serde_json::Value;
 
@@ -84,7 +86,8 @@ fn member(item: &Value, depth: usize, out: &mut String) -> Result<(), ControlCha
     }
 }
 
-/// A number as `strconv.FormatFloat(f, 'g', -1, 64)` prints it: an exponent below -4 and from 6, two digits at least.
+/// A number as `strconv.FormatFloat(f, 'g', -1, 64)` prints it: an exponent below -4 and from 6,
+/// two digits at least.
 fn go_number(number: &serde_json::Number) -> String {
     let Some(float) = number.as_f64().filter(|_| number.is_f64()) else {
         return number.to_string();
@@ -124,8 +127,8 @@ fn scalar(text: &str, depth: usize, out: &mut String) -> Result<(), ControlChara
     Ok(())
 }
 
-/// Writes text on several lines: past column 80 the next single blank becomes a line break, and Unicode's own breaks
-/// are followed by the indentation.
+/// Writes text on several lines: past column 80 the next single blank becomes a line break, and
+/// Unicode's own breaks are followed by the indentation.
 fn folded(text: &str, depth: usize, out: &mut String) {
     let start = out.rfind('\n').map_or(0, |at| at + 1);
     let mut column = out[start..].chars().count();

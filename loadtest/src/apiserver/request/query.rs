@@ -1,4 +1,5 @@
-//! Query strings by Go's rules: `&` separates, a pair with `;` or a bad escape is dropped, the first value counts.
+//! Query strings by Go's rules: `&` separates, a pair with `;` or a bad escape is dropped, the
+//! first value counts.
 
 /// A parsed query string; order kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use super::Resource;
 /// Verbs of an ordinary stored resource, in the order discovery prints them.
 pub(super) const CRUD: &str = "create delete deletecollection get list patch update watch";
 
-/// One line per resource: group, version, plural, singular, kind, scope (n/c), short names, categories, subresources.
-/// The verbs are `CRUD` unless `verbs_of` says otherwise.
+/// One line per resource: group, version, plural, singular, kind, scope (n/c), short names,
+/// categories, subresources. The verbs are `CRUD` unless `verbs_of` says otherwise.
 const TABLE: &str = "\
 - v1 pods pod Pod n po all status,log,exec,attach,portforward,proxy,binding,eviction,ephemeralcontainers,resize
 - v1 nodes node Node c no - status,proxy

@@ -1,4 +1,5 @@
-//! Field selectors: Go's splitting and escapes, the labels each resource accepts, and their values in an object.
+//! Field selectors: Go's splitting and escapes, the labels each resource accepts, and their values
+//! in an object.
 
 use std::borrow::Cow;
 

@@ -285,7 +285,8 @@ async fn failed(state: &State, exchange: &Exchange, failure: Failure) -> Respons
     state.answer_status(exchange, &status)
 }
 
-/// Requests other than watches that may run for as long as they like; priority and fairness ignores them.
+/// Requests other than watches that may run for as long as they like; priority and fairness ignores
+/// them.
 fn runs_long(info: &RequestInfo) -> bool {
     let long = ["exec", "attach", "portforward", "proxy", "log"];
     info.verb == "proxy" || (info.is_resource && long.contains(&info.subresource.as_str()))

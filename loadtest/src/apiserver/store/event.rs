@@ -88,8 +88,8 @@ impl Event {
         }
     }
 
-    /// What a watcher with this filter sees, if anything. An update out of its view is a deletion that shows the
-    /// previous object under the update's resource version.
+    /// What a watcher with this filter sees, if anything. An update out of its view is a deletion
+    /// that shows the previous object under the update's resource version.
     pub fn seen_by(&self, passes: impl Fn(&Stored) -> bool) -> Option<(EventType, &Arc<Stored>)> {
         let before = self.previous.as_ref().is_some_and(|object| passes(object));
         match self.kind {

@@ -1,8 +1,10 @@
-//! The window of a watch cache: a ring that doubles while its events are young and halves when they are old.
+//! The window of a watch cache: a ring that doubles while its events are young and halves when they
+//! are old.
 //!
-//! As `watch_cache_history.go` of 1.36: capacity 100 at first; full with its oldest event younger than the window's
-//! age, it doubles; when its newest quarter spans more than that age, it halves. A watch may start after R when
-//! R ≥ oldest − 1, where oldest is the RV of the oldest event kept, or the RV of the list + 1 while none was dropped.
+//! As `watch_cache_history.go` of 1.36: capacity 100 at first; full with its oldest event younger
+//! than the window's age, it doubles; when its newest quarter spans more than that age, it halves.
+//! A watch may start after R when R ≥ oldest − 1, where oldest is the RV of the oldest event kept,
+//! or the RV of the list + 1 while none was dropped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Leases of etcd, as kube-apiserver hands them out to events: many keys share one, and die in one revision.
+//! Leases of etcd, as kube-apiserver hands them out to events: many keys share one, and die in one
+//! revision.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;

@@ -79,7 +79,8 @@ impl Stored {
     }
 }
 
-/// The value that events and lists of a storage are indexed by: the node of pods and resource slices.
+/// The value that events and lists of a storage are indexed by: the node of pods and resource
+/// slices.
 pub fn trigger_value<'a>(storage: &str, value: &'a Value) -> Option<&'a str> {
     match storage {
         "pods" | "resourceslices.resource.k8s.io" => Some(

@@ -1,4 +1,5 @@
-//! The objects of one resource, every version of them back to the compaction, and the resource's watch cache.
+//! The objects of one resource, every version of them back to the compaction, and the resource's
+//! watch cache.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -116,7 +117,8 @@ impl Table {
         }
     }
 
-    /// The index knows current objects only; where a later write may have moved one, all are looked at.
+    /// The index knows current objects only; where a later write may have moved one, all are looked
+    /// at.
     fn scan_trigger(&self, value: &str, revision: u64) -> Vec<Arc<Stored>> {
         let newest = self.superseded.back().map_or(0, |(newest, _)| *newest);
         if revision < newest {

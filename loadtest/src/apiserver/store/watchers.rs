@@ -1,8 +1,9 @@
 //! Who is handed which event: an index from scope to queues.
 //!
-//! Each watcher waits under exactly one scope, the narrowest its request allows, so that an event costs as much as there
-//! are watchers that may care. A queue has a limit; a watcher that lets it fill is dropped, which ends its stream
-//! cleanly once the queue is read out, as the apiserver ends slow watchers.
+//! Each watcher waits under exactly one scope, the narrowest its request allows, so that an event
+//! costs as much as there are watchers that may care. A queue has a limit; a watcher that lets it
+//! fill is dropped, which ends its stream cleanly once the queue is read out, as the apiserver ends
+//! slow watchers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

@@ -1,4 +1,5 @@
-//! One watch as a stream of bytes: initial events, replayed history, live events, bookmarks, the end.
+//! One watch as a stream of bytes: initial events, replayed history, live events, bookmarks, the
+//! end.
 
 use std::io;
 use std::pin::Pin;
@@ -51,7 +52,8 @@ impl Bookmarks {
         };
         if allowed && resource.cached {
             bookmarks.schedule(now);
-            // A watch that still had its closing bookmark ahead sits in the ticker's very next bucket.
+            // A watch that still had its closing bookmark ahead sits in the ticker's very next
+            // bucket.
             if initial && bookmarks.next.is_some() {
                 bookmarks.next = Some(now + Duration::from_millis(1000));
             }
@@ -207,7 +209,8 @@ impl WatchStream {
             .then(|| self.bookmark_frame(due, false))
     }
 
-    /// Notes a bookmark that has come due; its resource version is read before the queue is drained.
+    /// Notes a bookmark that has come due; its resource version is read before the queue is
+    /// drained.
     fn poll_alarm(&mut self, context: &mut Context<'_>) {
         while self.bookmarks.next.is_some() && self.alarm.as_mut().poll(context).is_ready() {
             self.due = Some(self.state.store.cache_version(&self.resource));
