@@ -175,6 +175,25 @@ impl Authenticator {
         }
     }
 
+    /// What the caller is warned of: a token hidden by two blanks, where one was looked for.
+    #[must_use]
+    pub fn warning(&self, peer: &Peer, headers: &HeaderMap) -> Option<&'static str> {
+        let proved = matches!(peer.user, Certificate::Good(_))
+            || (peer.front_proxy && asserted_user(headers).is_some());
+        let value = headers
+            .get(http::header::AUTHORIZATION)?
+            .to_str()
+            .ok()?
+            .trim();
+        let mut parts = value.splitn(3, ' ');
+        let bearer = parts.next()?.eq_ignore_ascii_case("bearer");
+        let hidden = parts.next()?.is_empty() && parts.next().is_some();
+        (!proved && bearer && hidden).then_some(
+            "the provided Authorization header contains extra space before the bearer token, and \
+             is ignored",
+        )
+    }
+
     /// The owner of a bearer token, without the group all authenticated callers share.
     #[must_use]
     pub fn token_user(&self, token: &str) -> Option<UserInfo> {

@@ -9,7 +9,7 @@
 
 use serde_json::{Value, json};
 
-use super::resources::Registry;
+use super::resources::{Registry, Resource};
 use super::server::State;
 use super::store::Stored;
 use super::write::now;
@@ -23,19 +23,57 @@ pub fn changed(state: &State, name: &str) {
     else {
         return;
     };
-    let stored = state.store.read(&crds, "", name);
-    let deleted = stored.as_ref().is_none_or(|crd| is_deleted(&crd.value));
-    if deleted {
+    let Some(crd) = state.store.read(&crds, "", name) else {
         retire(state, name);
         return;
+    };
+    if is_deleted(&crd.value) {
+        retire(state, name);
+        let mut freed = crd.value.clone();
+        if let Some(finalizers) = freed["metadata"]["finalizers"].as_array_mut() {
+            finalizers.retain(|finalizer| finalizer != CLEANUP);
+        }
+        // Somebody else's write in between calls again.
+        let _ = state.store.update(&crds, freed, crd.resource_version);
+        return;
     }
-    let Some(crd) = stored else { return };
     if !is_established(&crd.value) {
         let established = establish(&crd);
         // A writer in between calls again, so a conflict here loses nothing.
         let _ = state.store.update(&crds, established, crd.resource_version);
     }
     serve(state, name, &crd.value);
+}
+
+const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// Whether deleting this object means marking a CRD first.
+pub(super) fn awaits_cleanup(resource: &Resource, stored: &Stored) -> bool {
+    resource.kind == "CustomResourceDefinition"
+        && resource.custom.is_none()
+        && !is_deleted(&stored.value)
+}
+
+/// A CRD on its way out: deletion time, finalizer and condition.
+pub(super) fn marked_for_deletion(crd: &Stored) -> Value {
+    let mut value = crd.value.clone();
+    let now = now();
+    value["metadata"]["deletionTimestamp"] = json!(now);
+    let finalizers = value["metadata"]["finalizers"].as_array();
+    let mut finalizers = finalizers.cloned().unwrap_or_default();
+    finalizers.push(json!(CLEANUP));
+    value["metadata"]["finalizers"] = json!(finalizers);
+    if let Some(conditions) = value["status"]["conditions"].as_array_mut() {
+        conditions.push(json!({
+            "type": "Terminating",
+            "status": "True",
+            "lastTransitionTime": now,
+            "reason": "InstanceDeletionPending",
+            "message": "CustomResourceDefinition marked for deletion; CustomResource deletion \
+                        will begin soon",
+        }));
+    }
+    value
 }
 
 fn is_deleted(crd: &Value) -> bool {

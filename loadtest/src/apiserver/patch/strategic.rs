@@ -147,9 +147,8 @@ fn merge_value(
         }
         Value::Array(patch) => {
             let strategy = keys.of_list(parent, field);
-            let before = match before {
-                Some(Value::Array(list)) => list,
-                Some(_) | None => Vec::new(),
+            let Some(Value::Array(before)) = before else {
+                return Ok(Value::Array(new_list(patch)));
             };
             let mut list = match strategy {
                 ListStrategy::Replace => patch.clone(),
@@ -163,6 +162,12 @@ fn merge_value(
         }
         other => Ok(other.clone()),
     }
+}
+
+/// A list that was not there: the patch's, even where items share a key; directives are dropped.
+fn new_list(patch: &[Value]) -> Vec<Value> {
+    let kept = patch.iter().filter(|item| item.get("$patch").is_none());
+    kept.cloned().collect()
 }
 
 fn merge_primitives(mut list: Vec<Value>, patch: &[Value]) -> Vec<Value> {

@@ -43,6 +43,7 @@ pub(super) async fn handle(
 ) -> Response {
     let audit_id = request.headers().get(AUDIT_ID).cloned();
     state.faults.wait_while_stalled().await;
+    let warning = state.authenticator.warning(&peer, request.headers());
     let outcome = chain(&state, &peer, request).await;
     let mut response = outcome.response;
     let headers = response.headers_mut();
@@ -57,6 +58,14 @@ pub(super) async fn handle(
     if outcome.admitted {
         headers.insert("x-kubernetes-pf-flowschema-uid", PF_UID);
         headers.insert("x-kubernetes-pf-prioritylevel-uid", PF_UID);
+    }
+    if let Some(warning) = warning {
+        let text = format!("299 - {}", go_quote(warning));
+        headers.extend(
+            HeaderValue::from_str(&text)
+                .ok()
+                .map(|text| (WARNING, text)),
+        );
     }
     if secure_h2 {
         headers.remove(CONNECTION);

@@ -10,11 +10,12 @@ use serde_json::Value;
 
 use super::{Request, decode, strategy, subresources};
 use crate::apiserver::body::Response;
+use crate::apiserver::crd;
 use crate::apiserver::request::ListOptions;
 use crate::apiserver::schema::{ListMeta, Schema, custom_list_json, list_json, sorted_json};
 use crate::apiserver::selectors::Selection;
 use crate::apiserver::status::{Details, Status};
-use crate::apiserver::store::{Deleted, StoreError, Stored};
+use crate::apiserver::store::{Deleted, StoreError, Stored, Updated};
 
 /// What a deletion insists on and how gentle it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +77,9 @@ pub(super) fn delete(request: &Request<'_>, options: &DeleteOptions) -> Result<R
         if options.dry_run {
             return gone(request, &old);
         }
+        if crd::awaits_cleanup(resource, &old) {
+            return retire(request, &old);
+        }
         let (namespace, name) = (request.object_namespace(), request.name());
         let expected = Some(old.resource_version);
         match request
@@ -94,6 +98,23 @@ pub(super) fn delete(request: &Request<'_>, options: &DeleteOptions) -> Result<R
             Err(StoreError::Conflict { .. }) => {} // written in between: judge it again
             Err(error) => return Err(request.store_error(name, &error)),
         }
+    }
+}
+
+/// Marks a CRD, answers with it, and lets it and its objects go.
+fn retire(request: &Request<'_>, old: &Stored) -> Result<Response, Status> {
+    let marked = crd::marked_for_deletion(old);
+    match request
+        .state
+        .store
+        .update(request.resource, marked, old.resource_version)
+    {
+        Ok(Updated::Written(stored) | Updated::Unchanged(stored) | Updated::Removed(stored)) => {
+            let answer = request.answer_stored(StatusCode::OK, &stored);
+            request.written(request.name());
+            answer
+        }
+        Err(error) => Err(request.store_error(request.name(), &error)),
     }
 }
 

@@ -307,10 +307,12 @@ pub(super) fn validate(resource: &Resource, object: &Value) -> Vec<Cause> {
                 "spec.leaseDurationSeconds",
             ));
         }
-        "Service" if spec["type"] != "ExternalName" && spec["clusterIP"] != "None" => {
-            if empty(&spec["ports"]) {
-                causes.push(required("spec.ports"));
-            }
+        "Service"
+            if spec["type"] != "ExternalName"
+                && spec["clusterIP"] != "None"
+                && empty(&spec["ports"]) =>
+        {
+            causes.push(required("spec.ports"));
         }
         "CustomResourceDefinition" => {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
