@@ -175,25 +175,6 @@ impl Authenticator {
         }
     }
 
-    /// What the caller is warned of: a token hidden by two blanks, where one was looked for.
-    #[must_use]
-    pub fn warning(&self, peer: &Peer, headers: &HeaderMap) -> Option<&'static str> {
-        let proved = matches!(peer.user, Certificate::Good(_))
-            || (peer.front_proxy && asserted_user(headers).is_some());
-        let value = headers
-            .get(http::header::AUTHORIZATION)?
-            .to_str()
-            .ok()?
-            .trim();
-        let mut parts = value.splitn(3, ' ');
-        let bearer = parts.next()?.eq_ignore_ascii_case("bearer");
-        let hidden = parts.next()?.is_empty() && parts.next().is_some();
-        (!proved && bearer && hidden).then_some(
-            "the provided Authorization header contains extra space before the bearer token, and \
-             is ignored",
-        )
-    }
-
     /// The owner of a bearer token, without the group all authenticated callers share.
     #[must_use]
     pub fn token_user(&self, token: &str) -> Option<UserInfo> {
@@ -362,6 +343,18 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let scheme = parts.next()?;
     let token = parts.next()?;
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// What a caller is warned of: a bearer token hidden by two blanks.
+pub(super) fn warning(headers: &HeaderMap) -> Option<&'static str> {
+    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let mut parts = value.trim().splitn(3, ' ');
+    let bearer = parts.next()?.eq_ignore_ascii_case("bearer");
+    let hidden = parts.next()?.is_empty() && parts.next().is_some();
+    (bearer && hidden).then_some(
+        "the provided Authorization header contains extra space before the bearer token, and is \
+         ignored",
+    )
 }
 
 /// SHA-256 by the provider that already signs and verifies.

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
 use super::{Exchange, State, access, route};
-use crate::apiserver::authn::{Peer, UserInfo};
+use crate::apiserver::authn::{self, Peer, UserInfo};
 use crate::apiserver::body::{Body, Response};
 use crate::apiserver::faults::Failure;
 use crate::apiserver::impersonation::{self, ImpersonationError};
@@ -43,7 +43,7 @@ pub(super) async fn handle(
 ) -> Response {
     let audit_id = request.headers().get(AUDIT_ID).cloned();
     state.faults.wait_while_stalled().await;
-    let warning = state.authenticator.warning(&peer, request.headers());
+    let warning = authn::warning(request.headers());
     let outcome = chain(&state, &peer, request).await;
     let mut response = outcome.response;
     let headers = response.headers_mut();
