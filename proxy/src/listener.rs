@@ -148,7 +148,6 @@ impl Listener {
     ///
     /// # Errors
     /// When the address cannot be bound.
-    #[expect(clippy::unused_async, reason = "sockets must be made inside a runtime")]
     pub(crate) async fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = if address.is_ipv4() {
             TcpSocket::new_v4()?

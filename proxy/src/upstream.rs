@@ -16,146 +16,41 @@
 //!                                                └► request, answer's head ─► body holds the lease
 //! ```
 
+mod attempt;
 mod credentials;
 mod dial;
+mod options;
 mod pool;
 mod refusal;
 mod response;
 mod server;
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use http::{HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts};
-use hyper::client::conn::TrySendError;
+use http::{Method, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     body::Body,
     drain::Drain,
     metrics::{Code, Metrics, UpstreamRequestLabels},
-    tls::{TlsError, reload::Reloaded},
+    tls::reload::Reloaded,
 };
 
 use self::{
-    credentials::{Credentials, Identities, Tls},
-    dial::Dialer,
-    pool::{Connections, Lease, NoConnection},
-    server::{Address, Availability, Standing},
+    attempt::{Attempt, Server},
+    credentials::{Credentials, Identities},
+    server::{Address, Standing},
 };
 
+pub(crate) use self::options::{
+    AssertedIdentity, CredentialSource, Pool, UpstreamConfigError, UpstreamError, UpstreamOptions,
+};
 pub(crate) use self::refusal::Refusal;
 pub(crate) use self::response::ResponseBody;
-
-/// Where the apiservers are and who the proxy is to them.
-#[derive(Clone, Debug)]
-pub(crate) struct UpstreamOptions {
-    /// Base URLs, `https://host:port`; `http://` only for loopback. Empty: the kubeconfig's or
-    /// in-cluster one.
-    pub(crate) servers: Vec<String>,
-    /// PEM bundle the servers' certificates must chain to; `None`: the credential's own.
-    pub(crate) ca_file: Option<PathBuf>,
-    /// The proxy's own identity.
-    pub(crate) credentials: CredentialSource,
-    /// How the identity of certificate users is carried.
-    pub(crate) asserted: AssertedIdentity,
-    /// Connections to one server at once, per pool, and upgraded ones in all; further requests get
-    /// 503.
-    pub(crate) connections_per_pool: usize,
-    /// From the first SYN to the end of the TLS and HTTP/2 handshakes.
-    pub(crate) connect_timeout: Duration,
-    /// Silence after which a server is pinged; as client-go, 30 s.
-    pub(crate) keep_alive_interval: Duration,
-    /// How long the answer may take before the connection is dead; as client-go, 15 s.
-    pub(crate) keep_alive_timeout: Duration,
-}
-
-/// Where the proxy's own identity comes from.
-#[derive(Clone, Debug)]
-pub(crate) enum CredentialSource {
-    /// The current context of a kubeconfig file.
-    Kubeconfig(PathBuf),
-    /// The service account mounted into the pod.
-    InCluster,
-    /// A client certificate, a token, or both.
-    Files {
-        /// PEM chain and key.
-        certificate: Option<(PathBuf, PathBuf)>,
-        /// Bearer token, re-read when it changes.
-        token: Option<PathBuf>,
-    },
-}
-
-/// How the identity of a client that did not bring a bearer token is carried.
-#[derive(Clone, Debug)]
-pub(crate) enum AssertedIdentity {
-    /// `X-Remote-*` headers on connections with this front-proxy certificate.
-    RequestHeader {
-        /// PEM chain.
-        certificate: PathBuf,
-        /// PEM key.
-        key: PathBuf,
-    },
-    /// `Impersonate-*` headers with the proxy's own credentials.
-    Impersonate,
-}
-
-/// Whose credentials a connection carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pool {
-    /// The proxy's own: watches, reviews, probes.
-    Own,
-    /// The proxy asserting a client's identity, by the headers passthrough adds.
-    Asserted,
-    /// None: the request brings its own bearer token.
-    Bare,
-}
-
-/// Why no answer came.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum UpstreamError {
-    /// No server took the connection; nothing was sent. 503.
-    #[error("no apiserver can be reached: {0}")]
-    Unreachable(String),
-    /// Every connection that may be opened is full; nothing was sent. 503, retry.
-    #[error("all {connections} connections to {server} are full")]
-    Full {
-        /// The server.
-        server: String,
-        /// The limit.
-        connections: usize,
-    },
-    /// The request was sent, or a part of it, and no answer came. 502.
-    #[error("apiserver {server} did not answer: {reason}")]
-    Failed {
-        /// The server.
-        server: String,
-        /// What happened.
-        reason: String,
-    },
-}
-
-/// Why the upstream settings cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum UpstreamConfigError {
-    /// A file of the settings.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// A server's URL.
-    #[error("cannot use the upstream server {server:?}: {reason}")]
-    Server {
-        /// As written.
-        server: String,
-        /// What is wrong.
-        reason: String,
-    },
-}
 
 /// The state of the servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,25 +75,6 @@ struct Shared {
     upgrades_limit: usize,
     drain: Drain,
     metrics: Metrics,
-}
-
-struct Server {
-    dialer: Dialer,
-    availability: Arc<Availability>,
-    own: Arc<Connections>,
-    asserted: Arc<Connections>,
-    bare: Arc<Connections>,
-}
-
-/// What became of one attempt.
-enum Attempt {
-    Answered(Response<ResponseBody>),
-    /// Nothing was sent: the body is as it was.
-    NotSent(UpstreamError, Body),
-    /// It was sent, and the server may or may not have processed it.
-    Lost(UpstreamError),
-    /// It was sent, and the server says it did not process it.
-    Refused(UpstreamError),
 }
 
 /// A place among the upgraded connections; put into the answer's extensions, to be kept while the
@@ -418,135 +294,6 @@ impl Upstream {
     }
 }
 
-impl Server {
-    fn new(address: Address, options: &UpstreamOptions, drain: &Drain, metrics: &Metrics) -> Self {
-        let dialer = Dialer {
-            address,
-            timeout: options.connect_timeout,
-            keep_alive: (options.keep_alive_interval, options.keep_alive_timeout),
-        };
-        let availability = Arc::new(Availability::default());
-        let connections = |pool| {
-            Connections::new(
-                pool,
-                dialer.clone(),
-                options.connections_per_pool,
-                Arc::clone(&availability),
-                (drain.clone(), metrics.upstream_connections.clone()),
-            )
-        };
-        Self {
-            own: connections(Pool::Own),
-            asserted: connections(Pool::Asserted),
-            bare: connections(Pool::Bare),
-            dialer,
-            availability,
-        }
-    }
-
-    fn connections(&self, pool: Pool) -> &Arc<Connections> {
-        match pool {
-            Pool::Own => &self.own,
-            Pool::Asserted => &self.asserted,
-            Pool::Bare => &self.bare,
-        }
-    }
-
-    async fn attempt(
-        &self,
-        pool: Pool,
-        identities: &Identities,
-        parts: &Parts,
-        body: Body,
-    ) -> Attempt {
-        let tls: &Tls = identities.tls(pool);
-        let mut lease: Lease = match self.connections(pool).lease(tls).await {
-            Ok(lease) => lease,
-            Err(reason) => return Attempt::NotSent(self.no_connection(pool, reason), body),
-        };
-        let request = self.address_to(parts, body, identities.token(pool), lease.is_http2());
-        match lease.send(request).await {
-            Ok(answer) => {
-                self.availability.worked();
-                Attempt::Answered(answer.map(|it| ResponseBody::new(it, Some(lease))))
-            }
-            Err(mut failure) => self.failed(&mut failure),
-        }
-    }
-
-    fn failed(&self, failure: &mut TrySendError<Request<Body>>) -> Attempt {
-        let server = self.dialer.address.authority.to_string();
-        let reason = with_causes(failure.error());
-        if let Some(unsent) = failure.take_message() {
-            let error = UpstreamError::Unreachable(format!("{server}: {reason}"));
-            return Attempt::NotSent(error, unsent.into_body());
-        }
-        if not_processed(failure.error()) {
-            return Attempt::Refused(UpstreamError::Failed { server, reason });
-        }
-        Attempt::Lost(self.lost(failure.error()))
-    }
-
-    fn lost(&self, error: &hyper::Error) -> UpstreamError {
-        // A stream that was reset, and what a client did to its own request, say nothing about the
-        // server.
-        let one_stream = h2_cause(error).is_some_and(h2::Error::is_reset);
-        if !one_stream && !error.is_user() {
-            self.availability.failed();
-        }
-        let server = self.dialer.address.authority.to_string();
-        UpstreamError::Failed {
-            server,
-            reason: with_causes(error),
-        }
-    }
-
-    fn no_connection(&self, pool: Pool, reason: NoConnection) -> UpstreamError {
-        match reason {
-            NoConnection::Unreachable(reason) => UpstreamError::Unreachable(reason),
-            NoConnection::Full => UpstreamError::Full {
-                server: self.dialer.address.authority.to_string(),
-                connections: self.connections(pool).limit(),
-            },
-        }
-    }
-
-    /// The request as this server must see it.
-    fn address_to(
-        &self,
-        parts: &Parts,
-        body: Body,
-        token: Option<&HeaderValue>,
-        http2: bool,
-    ) -> Request<Body> {
-        let mut parts = parts.clone();
-        let Address {
-            scheme, authority, ..
-        } = &self.dialer.address;
-        let target = parts.uri.path_and_query().cloned();
-        let target = target.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
-        if http2 {
-            parts.version = Version::HTTP_2;
-            parts.headers.remove(header::HOST);
-            let mut uri = http::uri::Parts::default();
-            uri.scheme = Some(scheme.clone());
-            uri.authority = Some(authority.clone());
-            uri.path_and_query = Some(target);
-            parts.uri = Uri::from_parts(uri).expect("scheme, authority and path make a URI");
-        } else {
-            parts.version = Version::HTTP_11;
-            let host =
-                HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII");
-            parts.headers.insert(header::HOST, host);
-            parts.uri = Uri::from(target);
-        }
-        if let Some(token) = token {
-            parts.headers.insert(header::AUTHORIZATION, token.clone());
-        }
-        Request::from_parts(parts, body)
-    }
-}
-
 fn addresses(options: &UpstreamOptions) -> Result<Vec<Address>, UpstreamConfigError> {
     if options.servers.is_empty() {
         let (server, name) = credentials::server(&options.credentials)?;
@@ -557,36 +304,6 @@ fn addresses(options: &UpstreamOptions) -> Result<Vec<Address>, UpstreamConfigEr
         .iter()
         .map(|server| Address::parse(server, None))
         .collect()
-}
-
-/// True when the server said that it did not touch the request: the stream was refused, or is above
-/// the last one that a GOAWAY names.
-fn not_processed(error: &hyper::Error) -> bool {
-    h2_cause(error).is_some_and(|error| {
-        let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        error.is_remote() && (error.is_go_away() || refused)
-    })
-}
-
-fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref() {
-            return Some(error);
-        }
-        cause = error.source();
-    }
-    None
-}
-
-fn with_causes(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// A method as a label; clients may invent methods.

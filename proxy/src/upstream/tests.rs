@@ -1,9 +1,9 @@
 //! The client of the apiservers against servers of its own on loopback.
 
-use std::{net::SocketAddr, path::PathBuf, pin::Pin};
+use std::{net::SocketAddr, path::PathBuf, pin::Pin, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, Version, header};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
