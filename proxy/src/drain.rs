@@ -64,9 +64,7 @@ impl Drain {
         F: Future<Output = ()> + Send + 'static,
     {
         let cut = self.cut.clone();
-        drop(self.clients.spawn(async move {
-            cut.run_until_cancelled_owned(task).await;
-        }));
+        drop(self.clients.spawn(cut.run_until_cancelled_owned(task)));
     }
 
     /// Runs a task that others rely on, as a reflector, an upstream connection or the polling of a
@@ -76,9 +74,7 @@ impl Drain {
         F: Future<Output = ()> + Send + 'static,
     {
         let cut = self.cut.clone();
-        drop(self.background.spawn(async move {
-            cut.run_until_cancelled_owned(task).await;
-        }));
+        drop(self.background.spawn(cut.run_until_cancelled_owned(task)));
     }
 
     /// The number of tasks that run now, those for clients and those in the background.

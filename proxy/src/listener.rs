@@ -34,6 +34,7 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
+use tokio_rustls::server::TlsStream;
 
 use crate::{
     body::Body,
@@ -176,6 +177,7 @@ impl Listener {
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let leaving = options.drain.leaving().clone();
+        let options = Arc::new(options);
         let accepting = async {
             let open = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
             loop {
@@ -195,7 +197,7 @@ impl Listener {
                     continue;
                 }
                 let place = Arc::clone(&open).try_acquire_owned();
-                let (own, handle) = (options.clone(), handle.clone());
+                let (own, handle) = (Arc::clone(&options), handle.clone());
                 options.drain.spawn(async move {
                     let _counted = Counted::new(&own.metrics);
                     own.connection(socket, peer, &limits, handle).await;
@@ -209,30 +211,19 @@ impl Listener {
 
 impl ListenerOptions {
     /// One connection, from the accepted socket to its end.
-    async fn connection<H, F>(self, socket: TcpStream, peer: SocketAddr, limits: &Limits, handle: H)
-    where
+    async fn connection<H, F>(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+        limits: &Limits,
+        handle: H,
+    ) where
         H: Fn(Request<Incoming>, Arc<ConnectionInfo>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        if let Err(error) = connection::tune(
-            &socket,
-            limits.keep_alive_interval,
-            limits.keep_alive_timeout,
-        ) {
-            tracing::debug!(client.addr = %peer, %error, "cannot set socket options");
-        }
-        let handshake = self.tls.acceptor().accept(socket);
-        let stream = match timeout(limits.handshake_timeout, handshake).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                self.refused("handshake");
-                tracing::debug!(client.addr = %peer, %error, "TLS handshake failed");
-                return;
-            }
-            Err(_elapsed) => {
-                self.refused("handshake_timeout");
-                return;
-            }
+        // Each phase is boxed, so that a connection does not keep room for the phases behind it.
+        let Some(stream) = Box::pin(self.handshake(socket, peer, limits)).await else {
+            return;
         };
         let (_, session) = stream.get_ref();
         let protocol = match session.alpn_protocol() {
@@ -243,13 +234,46 @@ impl ListenerOptions {
             peer,
             protocol,
             credential: Credential::new(session.peer_certificates()),
-            tls: self.tls,
+            tls: self.tls.clone(),
             requests: AtomicU64::new(0),
             watches_end: AtomicBool::new(false),
         });
         match protocol {
-            Protocol::Http1 => serve::http1(stream, info, limits, &self.drain, handle).await,
-            Protocol::Http2 => serve::http2(stream, info, limits, &self.drain, handle).await,
+            Protocol::Http1 => {
+                Box::pin(serve::http1(stream, info, limits, &self.drain, handle)).await;
+            }
+            Protocol::Http2 => {
+                Box::pin(serve::http2(stream, info, limits, &self.drain, handle)).await;
+            }
+        }
+    }
+
+    /// The TLS handshake, in its time.
+    async fn handshake(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+        limits: &Limits,
+    ) -> Option<Box<TlsStream<TcpStream>>> {
+        if let Err(error) = connection::tune(
+            &socket,
+            limits.keep_alive_interval,
+            limits.keep_alive_timeout,
+        ) {
+            tracing::debug!(client.addr = %peer, %error, "cannot set socket options");
+        }
+        let handshake = self.tls.acceptor().accept(socket);
+        match timeout(limits.handshake_timeout, handshake).await {
+            Ok(Ok(stream)) => Some(Box::new(stream)),
+            Ok(Err(error)) => {
+                self.refused("handshake");
+                tracing::debug!(client.addr = %peer, %error, "TLS handshake failed");
+                None
+            }
+            Err(_elapsed) => {
+                self.refused("handshake_timeout");
+                None
+            }
         }
     }
 

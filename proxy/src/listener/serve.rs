@@ -158,7 +158,9 @@ where
 {
     service_fn(move |request| {
         info.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = handle(request, Arc::clone(&info));
+        // Boxed, so that its size is given back when the answer's head is there: a stream keeps
+        // room for the larger of this future and the body, for as long as a watch lasts.
+        let answer = Box::pin(handle(request, Arc::clone(&info)));
         async { Ok(answer.await) }
     })
 }
