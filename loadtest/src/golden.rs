@@ -6,10 +6,10 @@
 //! a proxy in front of it.
 //!
 //! ```text
-//!  recording ──► model ──► replay ──► client ──► server under test (embedded, or a proxy before it)
-//!                            │ ▲
-//!                            ▼ │ bound symbols                    suite: all of them, one verdict
-//!                  matcher (text) · message (protobuf)
+//!  recording ──► model ──► replay ──► client ──► the embedded apiserver,
+//!                            │ ▲                   or a proxy in front of it
+//!                            ▼ │ bound symbols
+//!                  matcher (text) · message (protobuf)         suite: all of them, one verdict
 //! ```
 //!
 //! Refuses: to interpret the bodies it compares; literal bytes must be equal.

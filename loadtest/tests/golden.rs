@@ -1,7 +1,7 @@
 //! The embedded apiserver against the recordings of a real one.
 //!
 //! Every recording gets a fresh server. `golden/passing-embedded.txt` lists those that pass; the
-//! test fails when one of them fails, and when one passes that is not listed, so that the list stays
+//! test fails when one of them fails, and when one passes that is not listed, so the list stays
 //! true. `GOLDEN=watch/from-now cargo test -p watershed-loadtest --test golden -- --nocapture` runs
 //! one of them (`GOLDEN=watch` a group) and prints both sides of the first difference.
 

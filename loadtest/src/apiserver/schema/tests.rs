@@ -254,7 +254,12 @@ fn wrong_types_are_named_with_their_path() {
 
 #[test]
 fn storage_forgets_empty_lists_and_unknown_fields() {
-    let slice = json!({"metadata": {"name": "x", "labels": {}}, "addressType": "IPv4", "endpoints": [], "nonsense": 1});
+    let slice = json!({
+        "metadata": {"name": "x", "labels": {}},
+        "addressType": "IPv4",
+        "endpoints": [],
+        "nonsense": 1,
+    });
     let schema = Schema::builtin();
     let stored = schema
         .stored("discovery.k8s.io/v1", "EndpointSlice", &slice)
@@ -264,7 +269,8 @@ fn storage_forgets_empty_lists_and_unknown_fields() {
         .expect("valid");
     assert_eq!(
         String::from_utf8(json).expect("UTF-8"),
-        "{\"kind\":\"EndpointSlice\",\"apiVersion\":\"discovery.k8s.io/v1\",\"metadata\":{\"name\":\"x\"},\
+        "{\"kind\":\"EndpointSlice\",\"apiVersion\":\"discovery.k8s.io/v1\",\
+         \"metadata\":{\"name\":\"x\"},\
          \"addressType\":\"IPv4\",\"endpoints\":null,\"ports\":null}"
     );
 }
