@@ -17,7 +17,7 @@ pub(crate) struct UpstreamOptions {
     /// How the identity of certificate users is carried.
     pub(crate) asserted: AssertedIdentity,
     /// Connections to one server at once, per pool, and upgraded ones in all; further requests get
-    /// 503.
+    /// 429.
     pub(crate) connections_per_pool: usize,
     /// From the first SYN to the end of the TLS and HTTP/2 handshakes.
     pub(crate) connect_timeout: Duration,
@@ -74,7 +74,7 @@ pub(crate) enum UpstreamError {
     /// No server took the connection; nothing was sent. 503.
     #[error("no apiserver can be reached: {0}")]
     Unreachable(String),
-    /// Every connection that may be opened is full; nothing was sent. 503, retry.
+    /// Every connection that may be opened is full; nothing was sent. 429, retry.
     #[error("all {connections} connections to {server} are full")]
     Full {
         /// The server.
