@@ -67,7 +67,6 @@ pub struct Apiserver {
     address: SocketAddr,
     state: Arc<State>,
     pki: Pki,
-    tasks: TaskTracker,
     kill: CancellationToken,
 }
 
@@ -104,7 +103,6 @@ impl Apiserver {
             address,
             state,
             pki,
-            tasks: TaskTracker::new(),
             kill: CancellationToken::new(),
         };
         server.spawn(listener, tls);
@@ -112,15 +110,15 @@ impl Apiserver {
     }
 
     fn spawn(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
-        let ends = (self.tasks.clone(), self.kill.clone());
-        self.tasks.spawn(server::serve_connections(
+        let (tasks, kill) = (&self.state.tasks, self.kill.clone());
+        tasks.spawn(server::serve_connections(
             Arc::clone(&self.state),
             listener,
             tls,
-            ends,
+            kill,
         ));
         let (state, stop) = (Arc::clone(&self.state), self.state.shutdown.clone());
-        self.tasks.spawn(async move {
+        tasks.spawn(async move {
             let background = async {
                 tokio::join!(expire(&state), async {
                     if state.profile.controllers {
@@ -186,15 +184,15 @@ impl Apiserver {
     pub async fn shutdown(self) {
         self.state.shutdown.cancel();
         self.state.store.restart();
-        self.tasks.close();
-        if tokio::time::timeout(SHUTDOWN_GRACE, self.tasks.wait())
+        self.state.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_GRACE, self.state.tasks.wait())
             .await
             .is_err()
         {
             self.kill.cancel();
             // Stream tasks of a dropped connection end by themselves; they are not worth more
             // waiting.
-            let rest = tokio::time::timeout(SHUTDOWN_GRACE, self.tasks.wait()).await;
+            let rest = tokio::time::timeout(SHUTDOWN_GRACE, self.state.tasks.wait()).await;
             if rest.is_err() {
                 tracing::debug!("streams of cut connections still run");
             }
@@ -225,6 +223,7 @@ fn state(profile: Profile, authenticator: Authenticator) -> State {
         counters: Counters::default(),
         faults: Faults::default(),
         shutdown: CancellationToken::new(),
+        tasks: TaskTracker::new(),
     };
     for resource in state.registry.all() {
         state.store.open(&resource);
@@ -307,3 +306,6 @@ impl Default for Profile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Profile;
 use super::authn::{Authenticator, UserInfo};
@@ -56,6 +57,8 @@ pub struct State {
     /// Cancelled when the server shuts down: watches end, connections close after their last
     /// answer.
     pub shutdown: CancellationToken,
+    /// Connections and what outlives a request on them; waited for at the end.
+    pub tasks: TaskTracker,
 }
 
 /// One request, authenticated and authorised, its body read.

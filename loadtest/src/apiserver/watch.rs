@@ -8,7 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use super::body::{Body, Response};
@@ -22,8 +25,10 @@ use super::status::Status;
 use super::store::{FRESHNESS_TIMEOUT, Start, StoreError, Subscription};
 
 mod stream;
+pub(super) mod websocket;
 
 use stream::{Bookmarks, WatchStream};
+use websocket::Handshake;
 
 /// How a watch begins.
 enum Opened {
@@ -38,6 +43,7 @@ pub async fn serve(
     state: &Arc<State>,
     exchange: &Exchange,
     resource: &Arc<Resource>,
+    upgrade: Option<OnUpgrade>,
 ) -> Result<Response, Status> {
     let selected = read::select(state, exchange, resource)?;
     if !resource.allows("watch") {
@@ -59,30 +65,39 @@ pub async fn serve(
         }
     };
     let format = negotiate::negotiate_stream(&exchange.headers, endpoint)?;
-    let body = match opened {
-        Opened::Refused(status) => refusal(resource, format, &status),
-        Opened::Stream(_) if matches!(format.transform, Transform::PartialList(_)) => Body::Empty,
-        Opened::Stream(subscription) => {
-            let parts = (resource, format, include);
-            stream(state, selected, *subscription, parts)
-        }
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::OK;
-    let content_type = http::HeaderValue::from_static(format.media.stream_content_type());
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, content_type);
-    Ok(response)
-}
-
-fn refusal(resource: &Resource, format: Format, status: &Status) -> Body {
+    let upgrade = upgrade.filter(|_| websocket::is_wanted(&exchange.headers));
     let frames = Frames {
         resource,
         format,
-        bare: false,
+        bare: upgrade.is_some(),
     };
-    Body::from(frames.error(status))
+    let body = match opened {
+        Opened::Refused(status) => Body::from(frames.error(&status)),
+        Opened::Stream(_) if matches!(format.transform, Transform::PartialList(_)) => Body::Empty,
+        Opened::Stream(subscription) => {
+            let parts = (resource, format, include, frames.bare);
+            stream(state, selected, *subscription, parts)
+        }
+    };
+    if let Some(upgrade) = upgrade {
+        return Ok(match Handshake::judge(&exchange.headers) {
+            Ok(handshake) => {
+                let frames = body.into_data_stream();
+                handshake.accept(state, upgrade, frames, format.media)
+            }
+            Err(code) => empty(code),
+        });
+    }
+    let mut response = Response::new(body);
+    let content_type = HeaderValue::from_static(format.media.stream_content_type());
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    Ok(response)
+}
+
+fn empty(code: StatusCode) -> Response {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = code;
+    response
 }
 
 /// Opens the storage watch by the table of start semantics.
@@ -143,7 +158,7 @@ fn stream(
     state: &Arc<State>,
     selected: Selected,
     subscription: Subscription,
-    (resource, format, include): (&Arc<Resource>, Format, IncludeObject),
+    (resource, format, include, bare): (&Arc<Resource>, Format, IncludeObject, bool),
 ) -> Body {
     let now = Instant::now();
     let lifetime = match selected.options.timeout_seconds {
@@ -169,7 +184,7 @@ fn stream(
         Arc::clone(resource),
         selected.selection,
         subscription,
-        (format, table),
+        (format, table, bare),
         (bookmarks, now + lifetime),
     );
     Body::stream(watch)

@@ -39,7 +39,7 @@ pub(in crate::apiserver) async fn serve(
     state: Arc<State>,
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
-    (tasks, kill): (TaskTracker, CancellationToken),
+    kill: CancellationToken,
 ) {
     let acceptor = TlsAcceptor::from(tls);
     loop {
@@ -55,10 +55,10 @@ pub(in crate::apiserver) async fn serve(
                 continue;
             }
         };
-        let connection = connection(Arc::clone(&state), stream, acceptor.clone(), tasks.clone());
+        let connection = connection(Arc::clone(&state), stream, acceptor.clone());
         let mut cuts = state.faults.cuts();
         let kill = kill.clone();
-        tasks.spawn(async move {
+        state.tasks.spawn(async move {
             tokio::select! {
                 () = connection => {}
                 _ = cuts.changed() => {}
@@ -68,12 +68,7 @@ pub(in crate::apiserver) async fn serve(
     }
 }
 
-async fn connection(
-    state: Arc<State>,
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
-    tasks: TaskTracker,
-) {
+async fn connection(state: Arc<State>, stream: TcpStream, acceptor: TlsAcceptor) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
@@ -87,7 +82,7 @@ async fn connection(
     );
     let http2 = session.alpn_protocol() == Some(b"h2");
     let result = if http2 {
-        serve_http2(state, stream, peer, tasks).await
+        serve_http2(state, stream, peer).await
     } else {
         serve_http1(state, stream, peer).await
     };
@@ -100,9 +95,8 @@ async fn serve_http2(
     state: Arc<State>,
     stream: TlsStream<TcpStream>,
     peer: Arc<Peer>,
-    tasks: TaskTracker,
 ) -> hyper::Result<()> {
-    let shutdown = state.shutdown.clone();
+    let (shutdown, tasks) = (state.shutdown.clone(), state.tasks.clone());
     let service = service_fn(move |request| {
         let (state, peer) = (Arc::clone(&state), Arc::clone(&peer));
         async move { hyper::Result::Ok(handler::handle(state, peer, true, request).await) }

@@ -8,6 +8,7 @@ use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WARNING
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
 use super::{Exchange, State, access, route};
 use crate::apiserver::authn::{self, Peer, UserInfo};
@@ -77,7 +78,8 @@ pub(super) async fn handle(
 const PF_UID: HeaderValue = HeaderValue::from_static("00000000-0000-4000-8000-000000000000");
 
 async fn chain(state: &Arc<State>, peer: &Peer, request: Request<Incoming>) -> Outcome {
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
     let query = Query::parse(parts.uri.query().unwrap_or(""));
     let target = parts
         .uri
@@ -126,7 +128,7 @@ async fn chain(state: &Arc<State>, peer: &Peer, request: Request<Incoming>) -> O
     if let Err(outcome) = admit(state, peer, &mut exchange) {
         return *outcome;
     }
-    let work = serve(state, &mut exchange, incoming);
+    let work = serve(state, &mut exchange, incoming, upgrade);
     let response = match timeout {
         None => work.await,
         Some(timeout) => match tokio::time::timeout(timeout, work).await {
@@ -183,7 +185,12 @@ fn admit(state: &State, peer: &Peer, exchange: &mut Exchange) -> Result<(), Box<
 }
 
 /// The router and what it leads to.
-async fn serve(state: &Arc<State>, exchange: &mut Exchange, incoming: Incoming) -> Response {
+async fn serve(
+    state: &Arc<State>,
+    exchange: &mut Exchange,
+    incoming: Incoming,
+    upgrade: Option<OnUpgrade>,
+) -> Response {
     if !exchange.info.is_resource {
         if exchange.info.path == "/debug/requests" {
             return debug(state);
@@ -206,7 +213,7 @@ async fn serve(state: &Arc<State>, exchange: &mut Exchange, incoming: Incoming) 
     let answer = match action {
         Action::Get => read::get(state, exchange, &resource).await,
         Action::List => list::serve(state, exchange, &resource).await,
-        Action::Watch => watch::serve(state, exchange, &resource).await,
+        Action::Watch => watch::serve(state, exchange, &resource, upgrade).await,
         Action::Write => match Limited::new(incoming, BODY_BYTES_MAX).collect().await {
             Ok(body) => {
                 exchange.body = body.to_bytes();

@@ -74,6 +74,8 @@ pub(super) struct WatchStream {
     selection: Selection,
     format: Format,
     table: Option<TableFrames>,
+    /// One frame a time, without length prefixes.
+    bare: bool,
     subscription: Subscription,
     initial: std::vec::IntoIter<Arc<Stored>>,
     history: std::vec::IntoIter<Arc<Event>>,
@@ -94,7 +96,7 @@ impl WatchStream {
         resource: Arc<Resource>,
         selection: Selection,
         mut subscription: Subscription,
-        (format, table): (Format, Option<TableFrames>),
+        (format, table, bare): (Format, Option<TableFrames>, bool),
         (bookmarks, deadline): (Bookmarks, Instant),
     ) -> Self {
         let alarm = bookmarks.next.unwrap_or(deadline);
@@ -112,6 +114,7 @@ impl WatchStream {
             selection,
             format,
             table,
+            bare,
             subscription,
             bookmarks,
             due: None,
@@ -123,7 +126,7 @@ impl WatchStream {
         Frames {
             resource: &self.resource,
             format: self.format,
-            bare: false,
+            bare: self.bare,
         }
     }
 
@@ -134,7 +137,7 @@ impl WatchStream {
         let frames = Frames {
             resource: &self.resource,
             format: self.format,
-            bare: false,
+            bare: self.bare,
         };
         Some(match &mut self.table {
             Some(table) => table.event(&frames, EventType::Added, object),
@@ -152,7 +155,7 @@ impl WatchStream {
         let frames = Frames {
             resource: &self.resource,
             format: self.format,
-            bare: false,
+            bare: self.bare,
         };
         Some(match &mut self.table {
             Some(table) => table.event(&frames, event_type, object),
@@ -164,7 +167,7 @@ impl WatchStream {
         let frames = Frames {
             resource: &self.resource,
             format: self.format,
-            bare: false,
+            bare: self.bare,
         };
         match &mut self.table {
             Some(table) => table.bookmark(&frames, resource_version, end),
@@ -254,23 +257,31 @@ impl Stream for WatchStream {
             return Poll::Ready(None);
         }
         ready!(this.state.faults.poll_stall(context));
+        if this.deadline.as_mut().poll(context).is_ready()
+            || this.shutdown.as_mut().poll(context).is_ready()
+        {
+            this.ended = true;
+            return Poll::Ready(None);
+        }
         this.poll_alarm(context);
         // A single frame is handed on as it is; more are put together.
         let Some(first) = this.next_frame(context) else {
-            if this.ended
-                || this.deadline.as_mut().poll(context).is_ready()
-                || this.shutdown.as_mut().poll(context).is_ready()
-            {
-                this.ended = true;
-                return Poll::Ready(None);
-            }
-            return Poll::Pending;
+            return if this.ended {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            };
         };
         let mut batch = BytesMut::new();
         if let Ok(frame) = &first
             && !this.state.faults.any_damage()
         {
-            let Some(second) = this.next_frame(context) else {
+            let more = if this.bare {
+                None
+            } else {
+                this.next_frame(context)
+            };
+            let Some(second) = more else {
                 return Poll::Ready(Some(Ok(frame.clone())));
             };
             batch.reserve(BATCH_BYTES);
@@ -281,7 +292,7 @@ impl Stream for WatchStream {
         } else if !this.append(&mut batch, first) {
             return Poll::Ready(Some(Ok(batch.freeze())));
         }
-        while batch.len() < BATCH_BYTES {
+        while !this.bare && batch.len() < BATCH_BYTES {
             match this.next_frame(context) {
                 Some(frame) => {
                     if !this.append(&mut batch, frame) {
