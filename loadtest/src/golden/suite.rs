@@ -137,3 +137,56 @@ impl Verdict {
         Ok(wrong)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn verdict(outcomes: [Outcome; 3]) -> Verdict {
+        let scenarios = scenarios().expect("the recordings").into_iter().take(3);
+        Verdict {
+            outcomes: scenarios.zip(outcomes).collect(),
+            is_whole: true,
+        }
+    }
+
+    fn failed() -> Outcome {
+        let text = String::new();
+        Outcome::Failed {
+            step: 3,
+            why: "it differs".to_owned(),
+            expected: text.clone(),
+            got: text,
+        }
+    }
+
+    #[test]
+    fn a_list_is_neither_too_long_nor_too_short() {
+        let verdict = verdict([Outcome::Passed, failed(), Outcome::Passed]);
+        let ids: Vec<&str> = verdict
+            .outcomes
+            .iter()
+            .map(|(own, _)| own.id.as_str())
+            .collect();
+        let mut list = tempfile::NamedTempFile::new().expect("a file");
+        writeln!(list, "# comment\n{}\n{}\nno/such", ids[0], ids[1]).expect("written");
+        let wrong = verdict.against(list.path()).expect("readable");
+        assert_eq!(wrong.len(), 3, "{wrong:?}");
+        assert_eq!(wrong[0], "no/such is listed but not recorded");
+        assert_eq!(
+            wrong[1],
+            format!("{} passed before; step 3: it differs", ids[1])
+        );
+        assert!(
+            wrong[2].starts_with(&format!("{} passes now", ids[2])),
+            "{wrong:?}"
+        );
+        assert!(
+            verdict.report().ends_with("all          2 of 3\n"),
+            "{}",
+            verdict.report()
+        );
+    }
+}
