@@ -205,3 +205,6 @@ impl Kubelet {
             .add(format!("{}: {what}: {} {text}", self.name, answer.status));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use watershed_loadtest::apiserver::authn::Users;
 use watershed_loadtest::apiserver::{Apiserver, Options};
+use watershed_loadtest::scenario::{self, RunArguments};
 
 /// Everything needed to judge a Watershed proxy without a cluster.
 #[derive(Debug, Parser)]
@@ -36,6 +38,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         users: Option<PathBuf>,
     },
+    /// Put load on a server, measure it, and judge whether anything was lost, doubled or reordered.
+    ///
+    /// The exit code is 1 when the verdict is negative.
+    Run(#[command(flatten)] RunArguments),
 }
 
 #[tokio::main]
@@ -44,7 +50,7 @@ async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     match run(Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             report(&error);
             ExitCode::FAILURE
@@ -52,9 +58,27 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<()> {
+async fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
-        Command::Apiserver { listen, dir, users } => apiserver(listen, dir, users).await,
+        Command::Apiserver { listen, dir, users } => {
+            apiserver(listen, dir, users).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run(arguments) => load(arguments).await,
+    }
+}
+
+/// Runs a scenario; Ctrl-C ends the load early and still judges it.
+async fn load(arguments: RunArguments) -> Result<ExitCode> {
+    let stop = CancellationToken::new();
+    let mut run = std::pin::pin!(scenario::run(arguments, stop.clone()));
+    tokio::select! {
+        code = &mut run => code,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.context("listen for Ctrl-C")?;
+            stop.cancel();
+            run.await
+        }
     }
 }
 

@@ -1,80 +1,142 @@
 //! Scenarios: what is done to a target, measured, and judged.
 //!
-//! Owns the command line of `run` and the verdict of each scenario. Refuses to start servers: a
-//! target is an address, its certificates, and optionally a process to measure.
+//! Owns the command line of `run`, the order of a run, and what each scenario adds to it (one file
+//! each). Refuses to start servers: a target is an address, its certificates, and optionally a
+//! process to measure.
 //! Invariant: a scenario that lost, doubled or reordered anything fails, whatever its numbers.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::Arc;
+mod bench;
+mod broadcast;
+mod churn;
+mod idle;
+mod list;
+mod outcome;
+mod progress;
+mod slow;
+mod steady;
+mod storm;
+mod target;
 
-use anyhow::Result;
+pub use outcome::{Metric, Outcome, Plot, Series, Unit, bytes, grouped, verdict};
+pub use progress::Progress;
+pub use target::{Administrator, Target, Upstream};
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
 use tokio_util::sync::CancellationToken;
 
-use crate::apiserver::certs::Pki;
+use crate::report;
+use bench::Bench;
 
-/// What load is put on: a proxy or an apiserver, reached over the wire.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// Where kubelets connect, `https://HOST:PORT`.
-    pub url: String,
-    /// The proxy's admin listener, `http://HOST:PORT`; `/metrics` is read from it.
-    pub admin: Option<String>,
-    /// The embedded apiserver behind the proxy, `https://HOST:PORT`; its `/debug/requests` tells
-    /// what reached it, and writes go to it directly. `None`: writes go to `url`.
-    pub apiserver: Option<String>,
-    /// Signs the certificates of kubelets and of the administrator; its CA signed the servers'.
-    pub pki: Arc<Pki>,
-    /// The process to measure, if it is not this one.
-    pub pid: Option<u32>,
+/// What `watershed-loadtest run` can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scenario {
+    /// Kubelets with light churn: memory and CPU per connection and watch, latency
+    Steady,
+    /// Every kubelet watches services and all writes are services: CPU per delivered event
+    Broadcast,
+    /// All connections are cut at once under churn: time until all watches resumed, relists
+    Storm,
+    /// LIST of nodes at resourceVersion=0: latency and CPU
+    List,
+    /// Memory at two numbers of kubelets: the slope per connection and watch
+    Idle,
+    /// Every tenth kubelet stops reading: latency of the others, resuming of the stalled
+    Slow,
+    /// Every kind of write at the given rate
+    Churn,
 }
 
 /// The command line of `watershed-loadtest run`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RunArguments {
-    /// What to do: steady, broadcast, storm, list, idle, slow or churn.
-    pub scenario: String,
-    /// Where kubelets connect, https://HOST:PORT.
-    #[arg(long)]
+    /// What to do
+    pub scenario: Scenario,
+    /// Where kubelets connect, https://HOST:PORT
+    #[arg(long, value_name = "URL")]
     pub target: String,
-    /// Folder with ca.crt and ca.key, as `apiserver --dir` writes it.
+    /// Folder with ca.crt and ca.key, as `watershed-loadtest apiserver --dir` writes it
     #[arg(long)]
     pub dir: PathBuf,
-    /// Process to measure (memory, CPU).
+    /// Process to measure (memory, CPU); without it only this side is measured
     #[arg(long)]
     pub pid: Option<u32>,
-    /// Where to write the result as JSON.
-    #[arg(long)]
+    /// Where to write the result as JSON
+    #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Where to write the result as a self-contained HTML page.
-    #[arg(long)]
+    /// Where to write the result as a self-contained HTML page
+    #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
-    /// Hollow kubelets.
-    #[arg(long, default_value_t = 100)]
+    /// Hollow kubelets
+    #[arg(long, default_value_t = 100, value_name = "N")]
     pub kubelets: usize,
-    /// Length of the measured part, seconds.
-    #[arg(long, default_value_t = 30)]
+    /// Length of the measured part, seconds
+    #[arg(long, default_value_t = 30, value_name = "S")]
     pub seconds: u64,
-    /// Rate of the churn.
-    #[arg(long, default_value_t = 20.0)]
+    /// Rate of the churn
+    #[arg(long, default_value_t = 20.0, value_name = "W")]
     pub writes_per_second: f64,
-    /// The embedded apiserver behind a proxy, https://HOST:PORT: writes go there directly.
-    #[arg(long)]
+    /// The embedded apiserver behind a proxy, https://HOST:PORT: writes go there directly
+    #[arg(long, value_name = "URL")]
     pub apiserver: Option<String>,
-    /// The proxy's admin listener, http://HOST:PORT.
-    #[arg(long)]
+    /// The proxy's admin listener, http://HOST:PORT
+    #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
-    /// Seed of everything random.
+    /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Kubelets started per second, at most
+    #[arg(long, default_value_t = 500.0, value_name = "RATE")]
+    pub starts_per_second: f64,
+    /// TLS handshakes at one time
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub handshakes: usize,
 }
 
 /// Runs one scenario; the exit code is 1 when its verdict is negative.
 ///
 /// # Errors
 /// When the target cannot be reached, the folder holds no authority or a file cannot be written.
-#[expect(clippy::todo, reason = "signatures first")]
 pub async fn run(arguments: RunArguments, stop: CancellationToken) -> Result<ExitCode> {
-    let _ = (arguments, stop);
-    todo!()
+    let mut target = Target::from_folder(&arguments.target, &arguments.dir)?;
+    target.pid = arguments.pid;
+    target.apiserver.clone_from(&arguments.apiserver);
+    target.admin.clone_from(&arguments.admin);
+    let outcome = outcome(&arguments, target, &stop).await?;
+    if let Some(path) = &arguments.json {
+        write(path, &serde_json::to_string_pretty(&outcome)?)?;
+    }
+    if let Some(path) = &arguments.report {
+        write(path, &report::page(&outcome))?;
+    }
+    print(&outcome);
+    Ok(ExitCode::from(u8::from(!outcome.verdict.passed)))
+}
+
+async fn outcome(
+    arguments: &RunArguments,
+    target: Target,
+    stop: &CancellationToken,
+) -> Result<Outcome> {
+    let bench = Bench::new(arguments, target, stop)?;
+    match arguments.scenario {
+        Scenario::Steady => steady::run(bench).await,
+        Scenario::Broadcast => broadcast::run(bench).await,
+        Scenario::Storm => storm::run(bench).await,
+        Scenario::List => list::run(bench).await,
+        Scenario::Idle => idle::run(bench).await,
+        Scenario::Slow => slow::run(bench).await,
+        Scenario::Churn => churn::run(bench).await,
+    }
+}
+
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
+
+#[expect(clippy::print_stdout, reason = "the result of a command")]
+fn print(outcome: &Outcome) {
+    println!("{}", outcome.table());
 }
