@@ -268,6 +268,8 @@ impl Default for Options {
 pub struct Profile {
     /// The WatchList gate. Default true, as from 1.34.
     pub watch_list: bool,
+    /// What `/version` calls itself. Default `v1.36.0`.
+    pub version: &'static str,
     /// First revision. Default 20000.
     pub first_revision: u64,
     /// Events a watch cache keeps at first; doubles while they are young. Default 100.
@@ -294,6 +296,7 @@ impl Default for Profile {
     fn default() -> Self {
         Self {
             watch_list: true,
+            version: "v1.36.0",
             first_revision: 20_000,
             history_events: 100,
             history_events_max: 102_400,

@@ -26,7 +26,7 @@ pub fn serve(state: &Arc<State>, exchange: &Exchange) -> Option<Response> {
     let segments: Vec<&str> = path.split('/').collect();
     match segments.as_slice() {
         [""] => Some(root(state, exchange)),
-        ["version"] => Some(json_text(VERSION.to_owned())),
+        ["version"] => Some(plain(version(state), "application/json")),
         ["healthz" | "livez" | "readyz", ..] => health::serve(&segments, &exchange.query),
         ["metrics"] => Some(metrics(state)),
         ["openapi", "v2"] => Some(openapi::v2(state, exchange)),
@@ -41,7 +41,11 @@ pub fn serve(state: &Arc<State>, exchange: &Exchange) -> Option<Response> {
     }
 }
 
-/// As kube-apiserver 1.36 says it, with a version a person can read.
+/// The version, indented as kube-apiserver 1.36 always prints it.
+fn version(state: &State) -> String {
+    VERSION.replace("GIT_VERSION", state.profile.version)
+}
+
 const VERSION: &str = r#"{
   "major": "1",
   "minor": "36",
@@ -49,7 +53,7 @@ const VERSION: &str = r#"{
   "emulationMinor": "36",
   "minCompatibilityMajor": "1",
   "minCompatibilityMinor": "35",
-  "gitVersion": "v0.0.0-master+$Format:%H$",
+  "gitVersion": "GIT_VERSION",
   "gitCommit": "$Format:%H$",
   "gitTreeState": "",
   "buildDate": "1970-01-01T00:00:00Z",
@@ -378,10 +382,6 @@ fn typed(state: &State, exchange: &Exchange, document: Value) -> Response {
         Ok(response) => response,
         Err(status) => state.answer_status(exchange, &status),
     }
-}
-
-fn json_text(text: String) -> Response {
-    plain(text, "application/json")
 }
 
 fn plain(text: String, media_type: &str) -> Response {

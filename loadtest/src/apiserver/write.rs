@@ -7,6 +7,7 @@
 //!
 //! Invariant: a write reaches the store at most once, and its answer shows what was stored.
 
+mod apply;
 mod create;
 mod decode;
 mod defaults;

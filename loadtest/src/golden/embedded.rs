@@ -80,6 +80,7 @@ impl Embedded {
 /// The recorded profiles, as `golden/README.md` lists them. No controller ran.
 fn profile(server: &str) -> Profile {
     let recorded = Profile {
+        version: "v0.0.0-master+$Format:%H$",
         controllers: false,
         ..Profile::default()
     };

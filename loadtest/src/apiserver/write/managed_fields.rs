@@ -7,136 +7,17 @@
 //!
 //! Invariant: a write that changes nothing else leaves every entry and its time alone.
 
+mod field_set;
 mod topology;
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+pub(super) use field_set::FieldSet;
 pub(super) use topology::{Topology, key_of};
 
 use topology::ListShape;
-
-/// A set of fields: per path element whether it is a member itself, and its children.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct FieldSet(BTreeMap<String, Node>);
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Node {
-    member: bool,
-    children: FieldSet,
-}
-
-impl FieldSet {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0
-            .values()
-            .all(|node| !node.member && node.children.is_empty())
-    }
-
-    /// Reads `fieldsV1`.
-    pub(super) fn parse(fields: &Value) -> Self {
-        let entries = fields.as_object().into_iter().flatten();
-        let entries = entries
-            .filter(|(element, _)| *element != ".")
-            .map(|(element, below)| {
-                let below_entries = below.as_object();
-                let leaf = below_entries.is_none_or(Map::is_empty);
-                let member = leaf || below.get(".").is_some();
-                (
-                    element.clone(),
-                    Node {
-                        member,
-                        children: Self::parse(below),
-                    },
-                )
-            });
-        Self(entries.collect())
-    }
-
-    /// Writes `fieldsV1`; the map's own order is the order of path elements.
-    pub(super) fn print(&self) -> Value {
-        let mut fields = Map::new();
-        for (element, node) in &self.0 {
-            if node.children.is_empty() {
-                if node.member {
-                    fields.insert(element.clone(), json!({}));
-                }
-                continue;
-            }
-            let mut below = node.children.print();
-            if node.member {
-                below["."] = json!({});
-            }
-            fields.insert(element.clone(), below);
-        }
-        Value::Object(fields)
-    }
-
-    fn insert(&mut self, path: &[String]) {
-        let Some((element, rest)) = path.split_first() else {
-            return;
-        };
-        let node = self.0.entry(element.clone()).or_default();
-        if rest.is_empty() {
-            node.member = true;
-        } else {
-            node.children.insert(rest);
-        }
-    }
-
-    fn union(&mut self, other: &Self) {
-        for (element, node) in &other.0 {
-            let mine = self.0.entry(element.clone()).or_default();
-            mine.member |= node.member;
-            mine.children.union(&node.children);
-        }
-    }
-
-    /// Takes away the members of `other`; with `recursive`, everything below them too.
-    fn subtract(&mut self, other: &Self, recursive: bool) {
-        for (element, node) in &other.0 {
-            let Some(mine) = self.0.get_mut(element) else {
-                continue;
-            };
-            if node.member {
-                mine.member = false;
-                if recursive {
-                    mine.children = Self::default();
-                }
-            }
-            mine.children.subtract(&node.children, recursive);
-        }
-        self.0
-            .retain(|_, node| node.member || !node.children.is_empty());
-    }
-
-    fn has(&self, path: &[String]) -> bool {
-        match path.split_first() {
-            None => false,
-            Some((element, [])) => self.0.get(element).is_some_and(|node| node.member),
-            Some((element, rest)) => self
-                .0
-                .get(element)
-                .is_some_and(|node| node.children.has(rest)),
-        }
-    }
-
-    /// Every member as a path.
-    pub(super) fn paths(&self) -> Vec<Vec<String>> {
-        let mut paths = Vec::new();
-        for (element, node) in &self.0 {
-            if node.member {
-                paths.push(vec![element.clone()]);
-            }
-            for mut below in node.children.paths() {
-                below.insert(0, element.clone());
-                paths.push(below);
-            }
-        }
-        paths
-    }
-}
 
 /// What a write did to an object's fields.
 #[derive(Clone, Debug, Default)]
@@ -323,9 +204,7 @@ impl Writer<'_> {
 
 /// The entries after an update: the writer owns what it changed, others lose it.
 pub(super) fn update(entries: &[Value], writer: Writer<'_>, changes: &Changes) -> Vec<Value> {
-    let mut gone = changes.removed.clone();
-    gone.0
-        .retain(|_, node| node.member || !node.children.is_empty());
+    let gone = changes.removed.clone();
     let mut kept = Vec::new();
     let mut own = FieldSet::default();
     let mut before = None;

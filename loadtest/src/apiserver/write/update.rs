@@ -14,12 +14,12 @@ use serde_json::{Map, Value, json};
 
 use super::managed_fields::{self, Topology, Writer};
 use super::strategy::{prepare_update, remove, validate};
-use super::{Request, create, decode, defaults, now, strategy};
+use super::{Request, apply, create, decode, defaults, now, strategy};
 use crate::apiserver::body::Response;
 use crate::apiserver::patch::{self, MergeKeys, PatchError};
 use crate::apiserver::resources::Resource;
 use crate::apiserver::schema::{Schema, sorted_json};
-use crate::apiserver::status::{Cause, Details, Status};
+use crate::apiserver::status::{Cause, Status};
 use crate::apiserver::store::{StoreError, Stored, Updated};
 
 /// How often a patch without a resource version is computed anew.
@@ -84,10 +84,16 @@ pub(super) fn patch(request: &Request<'_>, subresource: &str) -> Result<Response
     for _ in 0..ATTEMPTS_MAX {
         let old = match request.read() {
             Ok(old) => old,
-            Err(_) if matches!(patch, Patch::Apply { .. }) && subresource.is_empty() => {
-                return apply_missing(request, &patch);
-            }
-            Err(missing) => return Err(missing),
+            Err(missing) => match &patch {
+                Patch::Apply {
+                    object, manager, ..
+                } if subresource.is_empty() => {
+                    return apply::missing(request, object, manager);
+                }
+                Patch::Apply { .. } | Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_) => {
+                    return Err(missing);
+                }
+            },
         };
         let (object, entries) = patch.apply(request, subresource, &old)?;
         let sent = object["metadata"]["resourceVersion"]
@@ -173,7 +179,7 @@ fn write(
 }
 
 /// The entries the client sent back, unless it sent none; an empty list resets them.
-fn entries_of(object: &Value, old: &Value) -> Vec<Value> {
+pub(super) fn entries_of(object: &Value, old: &Value) -> Vec<Value> {
     let sent = object["metadata"]["managedFields"].as_array();
     let old = old["metadata"]["managedFields"].as_array();
     sent.or(old).cloned().unwrap_or_default()
@@ -210,7 +216,7 @@ fn own_changes(
     managed_fields::update(entries, writer, &changes)
 }
 
-fn topology(resource: &Resource) -> Topology<'_> {
+pub(super) fn topology(resource: &Resource) -> Topology<'_> {
     Topology::of(if resource.custom.is_some() {
         ""
     } else {
@@ -328,7 +334,7 @@ impl Patch {
                 force,
                 manager,
             } => {
-                let applied = apply(request, subresource, old, object, (manager, *force))?;
+                let applied = apply::onto(request, subresource, old, object, (manager, *force))?;
                 return Ok((applied.0, Some(applied.1)));
             }
         };
@@ -341,7 +347,7 @@ const PATCHES_OF_CUSTOM: &str = "the body of the request was in an unknown forma
      application/apply-patch+cbor";
 
 /// A patched object must still be one: same name, same namespace, right types.
-fn checked(request: &Request<'_>, mut object: Value) -> Result<Value, Status> {
+pub(super) fn checked(request: &Request<'_>, mut object: Value) -> Result<Value, Status> {
     let resource = request.resource;
     decode::check_name(request, &object)?;
     decode::check_namespace(request, &mut object)?;
@@ -360,7 +366,7 @@ fn checked(request: &Request<'_>, mut object: Value) -> Result<Value, Status> {
     Ok(object)
 }
 
-fn patch_error(request: &Request<'_>, error: PatchError) -> Status {
+pub(super) fn patch_error(request: &Request<'_>, error: PatchError) -> Status {
     match error {
         PatchError::Malformed(text) => Status::bad_request(text),
         PatchError::Unprocessable(text) => {
@@ -425,145 +431,6 @@ fn merge_mistake(
         "",
         vec![Cause::field("FieldValueInvalid", message, "patch")],
     )
-}
-
-/// Server-side apply onto an existing object.
-fn apply(
-    request: &Request<'_>,
-    subresource: &str,
-    old: &Stored,
-    sent: &Value,
-    (manager, force): (&str, bool),
-) -> Result<(Value, Vec<Value>), Status> {
-    let resource = request.resource;
-    let api_version = resource.api_version();
-    let time = now();
-    let writer = Writer {
-        manager,
-        operation: "Apply",
-        api_version: &api_version,
-        subresource,
-        time: &time,
-    };
-    let topology = topology(resource);
-    let entries = entries_of(&Value::Null, &old.value);
-    let claimed = managed_fields::all_fields(topology, sent);
-    let kind = if resource.custom.is_some() {
-        ""
-    } else {
-        resource.kind.as_str()
-    };
-    let mut merged = patch::strategic_merge(&old.value, sent, MergeKeys::of(kind))
-        .map_err(|error| patch_error(request, error))?;
-    let changes = managed_fields::compare(topology, &old.value, &merged);
-    let conflicts = managed_fields::conflicts(&entries, writer, &changes.written);
-    if !conflicts.is_empty() && !force {
-        return Err(apply_conflict(&conflicts));
-    }
-    let mut others: Vec<Value> = entries;
-    if force {
-        let taken = managed_fields::Changes {
-            written: changes.written,
-            ..Default::default()
-        };
-        let probe = Writer {
-            manager: "",
-            ..writer
-        };
-        others = managed_fields::update(&others, probe, &taken);
-        others.retain(|entry| entry["manager"] != "");
-    }
-    let before = managed_fields::applied_before(&others, writer);
-    let rest: Vec<Value> = others
-        .iter()
-        .filter(|entry| entry["manager"] != manager || entry["operation"] != "Apply")
-        .cloned()
-        .collect();
-    for path in before.paths() {
-        let kept = claimed.paths().iter().any(|claim| claim.starts_with(&path));
-        if !kept && !managed_fields::owned(&rest, &path) {
-            managed_fields::remove_path(topology, &mut merged, &path);
-        }
-    }
-    let entries = managed_fields::apply(&others, writer, &claimed);
-    let object = checked(request, merged)?;
-    Ok((object, entries))
-}
-
-fn apply_missing(request: &Request<'_>, patch: &Patch) -> Result<Response, Status> {
-    let Patch::Apply {
-        object, manager, ..
-    } = patch
-    else {
-        return Err(request.not_found());
-    };
-    let mut object = object.clone();
-    object["metadata"]["name"] = json!(request.name());
-    decode::check_namespace(request, &mut object)?;
-    let claimed = managed_fields::all_fields(topology(request.resource), &object);
-    let api_version = request.resource.api_version();
-    let writer = Writer {
-        manager,
-        operation: "Apply",
-        api_version: &api_version,
-        subresource: "",
-        time: &now(),
-    };
-    let entries = managed_fields::apply(&[], writer, &claimed);
-    let created = create::create(request, object)?;
-    // The creation named the user agent as owner; an apply owns what it sent.
-    if let Ok(stored) = request.read()
-        && !request.dry_run()
-    {
-        let mut value = stored.value.clone();
-        value["metadata"]["managedFields"] = Value::Array(entries);
-        let updated = request
-            .state
-            .store
-            .update(request.resource, value, stored.resource_version);
-        if let Ok(Updated::Written(stored)) = updated {
-            return request.answer_stored(StatusCode::CREATED, &stored);
-        }
-    }
-    Ok(created)
-}
-
-fn apply_conflict(conflicts: &[(String, Vec<String>)]) -> Status {
-    let causes: Vec<Cause> = conflicts
-        .iter()
-        .flat_map(|(manager, paths)| {
-            paths.iter().map(move |path| {
-                let text = format!("conflict with {manager}");
-                Cause::field("FieldManagerConflict", text, path)
-            })
-        })
-        .collect();
-    let listed = match conflicts {
-        [(manager, paths)] if paths.len() == 1 => format!("{manager}: {}", paths[0]),
-        several => {
-            let lines = several.iter().map(|(manager, paths)| {
-                let paths: Vec<String> = paths.iter().map(|path| format!("- {path}")).collect();
-                format!("{manager}:\n{}", paths.join("\n"))
-            });
-            format!(
-                "conflicts with {}",
-                lines.collect::<Vec<_>>().join("\nconflicts with ")
-            )
-        }
-    };
-    let (count, plural) = (causes.len(), if causes.len() == 1 { "" } else { "s" });
-    let listed = if count == 1 {
-        format!("conflict with {listed}")
-    } else {
-        listed
-    };
-    let mut status = Status::conflict("", "", "", "");
-    status.message = format!("Apply failed with {count} conflict{plural}: {listed}");
-    status.details = Some(Box::new(Details {
-        causes,
-        ..Details::default()
-    }));
-    status
 }
 
 fn check_uid(request: &Request<'_>, object: &Value, actual: &str) -> Result<(), Status> {
