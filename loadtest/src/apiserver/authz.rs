@@ -142,6 +142,12 @@ impl Authorizer {
         }
     }
 
+    /// The RBAC rules that hold for a user in a namespace: of resources, and of paths.
+    #[must_use]
+    pub fn rules(&self, user: &UserInfo, namespace: &str) -> (Vec<Value>, Vec<Value>) {
+        self.state.read().rbac.of_user(user, namespace)
+    }
+
     /// Decides one request.
     #[must_use]
     pub fn authorize(&self, attributes: &Attributes) -> Decision {

@@ -48,10 +48,12 @@ pub(super) fn serve(request: &Request<'_>) -> Result<Response, Status> {
             review["metadata"]["creationTimestamp"] = json!(now());
             json!({"userInfo": user_value(&request.exchange.user)})
         }
-        "SelfSubjectRulesReview" => json!({
-            "resourceRules": [], "nonResourceRules": [], "incomplete": true,
-            "evaluationError": "rules are not enumerated",
-        }),
+        "SelfSubjectRulesReview" => {
+            let namespace = review["spec"]["namespace"].as_str().unwrap_or_default();
+            let user = &request.exchange.user;
+            let (resources, paths) = request.state.authorizer.rules(user, namespace);
+            json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false})
+        }
         "SelfSubjectAccessReview" => access(request, &review, request.exchange.user.clone())?,
         _ => access(request, &review, named_user(&review)?)?,
     };

@@ -7,6 +7,7 @@
 //!
 //! Invariant: a write reaches the store at most once, and its answer shows what was stored.
 
+mod admission;
 mod apply;
 mod create;
 mod decode;
@@ -85,6 +86,9 @@ fn route(request: &Request<'_>) -> Result<Response, Status> {
         return reviews::serve(request);
     }
     request.check_scope()?;
+    if exchange_writes(request) {
+        admission::check(request, None)?;
+    }
     if !info.subresource.is_empty() {
         return subresources::serve(request);
     }
@@ -104,6 +108,13 @@ fn route(request: &Request<'_>) -> Result<Response, Status> {
         }
         _ => Err(Status::method_not_allowed()),
     }
+}
+
+/// Whether the request changes an object it names; creations are checked with their object.
+fn exchange_writes(request: &Request<'_>) -> bool {
+    let exchange = request.exchange;
+    let acts = !exchange.info.subresource.is_empty() || exchange.method != Method::POST;
+    exchange.method != Method::GET && !exchange.info.name.is_empty() && acts
 }
 
 /// One write: the server, the request, and what it is about.

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Attributes, Decision, ResourceTarget, Target, go_quote};
 use crate::apiserver::authn::UserInfo;
@@ -107,6 +107,40 @@ impl Rules {
             [one] => format!("RBAC: {one}"),
             several => format!("RBAC: [{}]", several.join(", ")),
         })
+    }
+
+    /// The rules of every binding that names the user, as a SelfSubjectRulesReview prints them.
+    pub(super) fn of_user(&self, user: &UserInfo, namespace: &str) -> (Vec<Value>, Vec<Value>) {
+        let (mut resources, mut paths) = (Vec::new(), Vec::new());
+        let mut scopes = vec![""];
+        if !namespace.is_empty() {
+            scopes.push(namespace);
+        }
+        for scope in scopes {
+            for binding in self
+                .bindings
+                .get(scope)
+                .into_iter()
+                .flat_map(BTreeMap::values)
+            {
+                if binding.subject_of(user, scope).is_none() {
+                    continue;
+                }
+                for rule in self.rules(binding, scope).into_iter().flatten() {
+                    if rule.paths.is_empty() {
+                        resources.push(json!({
+                            "verbs": rule.verbs,
+                            "apiGroups": rule.groups,
+                            "resources": rule.resources,
+                            "resourceNames": rule.resource_names,
+                        }));
+                    } else {
+                        paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.paths}));
+                    }
+                }
+            }
+        }
+        (resources, paths)
     }
 
     /// The rules a binding grants; `None` when its role does not exist.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::managed_fields::{self, Topology, Writer};
 use super::strategy::remove;
-use super::{Request, decode, defaults, names, now, strategy};
+use super::{Request, admission, decode, defaults, names, now, strategy};
 use crate::apiserver::body::Response;
 use crate::apiserver::resources::Resource;
 use crate::apiserver::reviews;
@@ -36,6 +36,7 @@ pub(super) fn create(request: &Request<'_>, mut object: Value) -> Result<Respons
         return Err(Status::bad_request(text));
     }
     let generated = name_object(request, &mut object)?;
+    admission::check(request, Some(&object))?;
     let name = object["metadata"]["name"]
         .as_str()
         .unwrap_or_default()
