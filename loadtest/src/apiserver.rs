@@ -175,6 +175,18 @@ impl Apiserver {
         self.state.faults.cut_connections();
     }
 
+    /// Plays a server that is cut off from etcd: caches get no events and no progress until it is
+    /// let go again. Reads at RV 0 are stale, consistent lists go past the cache, others wait.
+    pub fn lag(&self, lagging: bool) {
+        self.state.store.freeze(lagging);
+    }
+
+    /// Ends every watch of a resource and restarts its cache at the current revision, as a server
+    /// does that had to list again.
+    pub fn relist(&self, resource: &resources::Resource) {
+        self.state.store.close(resource);
+    }
+
     /// Discards history below a revision, as etcd's compaction does.
     pub fn compact(&self, revision: u64) {
         self.state.store.compact(revision);
