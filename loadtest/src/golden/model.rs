@@ -235,6 +235,21 @@ pub struct Response {
     pub pb: Option<Message>,
 }
 
+impl Response {
+    /// Where the text varies, with what the recording leaves unmarked: ages in a table as YAML.
+    pub fn text_holes(&self) -> Vec<Hole> {
+        const AGE_CELL: &str = "\n  - 0s\n";
+        let mut holes = self.holes.clone();
+        let text = self.body_text.as_deref().unwrap_or_default();
+        if text.starts_with("apiVersion: meta.k8s.io/") {
+            let cells = text.match_indices(AGE_CELL);
+            holes.extend(cells.map(|(at, _)| Hole(at + "\n  - ".len(), 2, "age".to_owned())));
+            holes.sort_unstable_by_key(|Hole(offset, ..)| *offset);
+        }
+        holes
+    }
+}
+
 /// A varying part of a text: byte offset, byte length, symbol or kind.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 pub struct Hole(pub usize, pub usize, pub String);

@@ -243,7 +243,7 @@ impl<'a> Replay<'a> {
         } else {
             let text = recorded.body_text.as_deref().unwrap_or_default();
             match std::str::from_utf8(live) {
-                Ok(live) => self.bindings.match_text(text, &recorded.holes, live),
+                Ok(live) => self.bindings.match_text(text, &recorded.text_holes(), live),
                 Err(_) => Err(Mismatch::new("the body is no text")),
             }
         };
