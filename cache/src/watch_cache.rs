@@ -8,7 +8,7 @@
 //! cache.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -88,6 +88,8 @@ pub(crate) struct Shared {
     pub(crate) template: Mutex<BookmarkTemplate>,
     pub(crate) freshness: Freshness,
     pub(crate) counters: Counters,
+    /// Whether the upstream refused `sendInitialEvents` when it was last asked.
+    pub(crate) no_initial_events: AtomicBool,
     opened: Instant,
     /// Milliseconds since `opened`.
     last_used: AtomicU64,
@@ -133,6 +135,7 @@ impl WatchCache {
             template: Mutex::new(BookmarkTemplate::empty(encoding, &resource)),
             freshness: Freshness::new(options.consistent_waiters),
             counters: Counters::default(),
+            no_initial_events: AtomicBool::new(false),
             opened: Instant::now(),
             last_used: AtomicU64::new(0),
             last_progress: AtomicU64::new(0),
@@ -177,6 +180,11 @@ impl WatchCache {
     /// How its reflector is doing. The receiver wakes on every change.
     pub fn status(&self) -> watch::Receiver<ReflectorStatus> {
         self.shared.status.subscribe()
+    }
+
+    /// Whether the upstream knows `sendInitialEvents` (the WatchList feature gate), as far as its last answer tells.
+    pub fn watch_list_enabled(&self) -> bool {
+        !self.shared.no_initial_events.load(Ordering::Relaxed)
     }
 
     /// Open watchers.

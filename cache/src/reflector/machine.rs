@@ -13,6 +13,7 @@
 //! ```
 
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::encoding::{EventType, ListPage, WatchEvent, decode_list};
@@ -89,7 +90,14 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
             send_initial_events: true,
             timeout: self.watch_timeout(),
         };
-        let mut stream = match self.upstream.open(request).await {
+        let opened = self.upstream.open(request).await;
+        let refused = opened
+            .as_ref()
+            .err()
+            .is_some_and(UpstreamError::is_unknown_option);
+        let knowledge = &self.upstream.shared.no_initial_events;
+        knowledge.store(refused, Ordering::Relaxed);
+        let mut stream = match opened {
             Ok(stream) => stream,
             Err(error) => return Ok(self.sync_failed(&error)),
         };
@@ -257,9 +265,7 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
     /// cannot do it say 500.
     fn sync_failed(&mut self, error: &UpstreamError) -> State<L::Body> {
         match error {
-            UpstreamError::Status {
-                code: 400 | 422, ..
-            } => State::List { paged: true },
+            error if error.is_unknown_option() => State::List { paged: true },
             UpstreamError::Status { code: 500, .. } => {
                 self.failed(error, State::List { paged: true })
             }
@@ -367,6 +373,17 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
 }
 
 impl UpstreamError {
+    /// How servers say that they do not know `sendInitialEvents`.
+    fn is_unknown_option(&self) -> bool {
+        matches!(
+            self,
+            Self::Status {
+                code: 400 | 422,
+                ..
+            }
+        )
+    }
+
     /// Whether the version asked for is gone.
     fn is_expired(&self) -> bool {
         match self {
