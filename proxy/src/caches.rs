@@ -193,9 +193,7 @@ impl Caches {
         }
         match self.shared.discovery.resource(gvr).await {
             Ok(discovered) => Ok(discovered.resource.clone()),
-            Err(Ineligible::Unlisted | Ineligible::Aggregated | Ineligible::Unknown) => {
-                Err(Uncached::Ineligible)
-            }
+            Err(_) => Err(Uncached::Ineligible),
         }
     }
 
@@ -248,7 +246,7 @@ impl Caches {
         }
         let discovered = match self.shared.discovery.resource(&key.gvr).await {
             Ok(discovered) => discovered,
-            Err(Ineligible::Unlisted | Ineligible::Aggregated | Ineligible::Unknown) => {
+            Err(_) => {
                 return Err(Uncached::Ineligible);
             }
         };
@@ -389,14 +387,12 @@ async fn reason_to_close(shared: &Arc<Shared>, cached: &Cached) -> &'static str 
     loop {
         tokio::select! {
             changed = status.changed() => {
-                let reason = match (changed, &*status.borrow_and_update()) {
-                    (Err(_), _) => "its reflector ended",
-                    (Ok(()), ReflectorStatus::Denied { .. }) => "the apiserver refuses to list or watch it",
-                    (Ok(()), ReflectorStatus::Gone) => "the apiserver no longer serves it",
-                    (Ok(()), ReflectorStatus::OverBudget { .. }) => "its objects do not fit their budget",
-                    (Ok(()), ReflectorStatus::Syncing | ReflectorStatus::Live | ReflectorStatus::Retrying { .. } | ReflectorStatus::Stopped) => continue,
-                };
-                tracing::warn!(cache = %cached.key, status = ?cached.cache.status().borrow(), "passed through for now");
+                if changed.is_err() {
+                    return "its reflector ended";
+                }
+                let seen = status.borrow_and_update().clone();
+                let Some(reason) = hopeless(&seen, cached.cache.is_ready()) else { continue };
+                tracing::warn!(cache = %cached.key, status = ?seen, "passed through for now");
                 shared.refuse(&cached.key);
                 return reason;
             }
@@ -415,6 +411,21 @@ async fn reason_to_close(shared: &Arc<Shared>, cached: &Cached) -> &'static str 
     }
 }
 
+/// What a reflector says that makes its cache useless, `is_ready` or not. A refusal of one that is ready
+/// is a matter of credentials, which are read again.
+fn hopeless(status: &ReflectorStatus, is_ready: bool) -> Option<&'static str> {
+    match status {
+        ReflectorStatus::Denied { .. } if is_ready => None,
+        ReflectorStatus::Denied { .. } => Some("the apiserver refuses to list or watch it"),
+        ReflectorStatus::Gone => Some("the apiserver no longer serves it"),
+        ReflectorStatus::OverBudget { .. } => Some("its objects do not fit their budget"),
+        ReflectorStatus::Syncing
+        | ReflectorStatus::Live
+        | ReflectorStatus::Retrying { .. }
+        | ReflectorStatus::Stopped => None,
+    }
+}
+
 fn is_idle(shared: &Shared, cached: &Cached, idle_timeout: Duration) -> bool {
     cached.cache.watchers() == 0
         && cached.cache.last_used().elapsed() >= idle_timeout
@@ -428,8 +439,13 @@ async fn definition_changed(shared: &Shared, cached: &Cached) -> bool {
     }
     match shared.discovery.resource_now(&cached.key.gvr).await {
         Ok(now) => *now.definition != *cached.definition,
-        Err(Ineligible::Unlisted | Ineligible::Aggregated) => true,
         Err(Ineligible::Unknown) => false,
+        Err(
+            Ineligible::Unlisted
+            | Ineligible::Aggregated
+            | Ineligible::StoredOnly
+            | Ineligible::ListKind,
+        ) => true,
     }
 }
 

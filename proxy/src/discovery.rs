@@ -34,6 +34,10 @@ const DOCUMENT_BYTES: usize = 8 << 20;
 /// Group versions and resources remembered at once.
 const ENTRIES: u64 = 4096;
 
+/// Resources an apiserver answers from its store and not from a watch cache: limits, bookmarks and
+/// old versions mean something else there (as `default_storage_factory_builder.go`, 1.36).
+const STORED_ONLY: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
+
 /// Names one served version of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct GroupVersionResource {
@@ -62,6 +66,10 @@ pub(crate) enum Ineligible {
     Unlisted,
     /// An aggregated API serves it.
     Aggregated,
+    /// The apiserver does not serve it from a watch cache either.
+    StoredOnly,
+    /// Its lists have a kind of their own.
+    ListKind,
     /// The upstream did not say.
     Unknown,
 }
@@ -130,6 +138,9 @@ impl Discovery {
     }
 
     async fn look_up(&self, gvr: &GroupVersionResource) -> Result<Discovered, Ineligible> {
+        if STORED_ONLY.contains(&(&gvr.group, &gvr.resource)) {
+            return Err(Ineligible::StoredOnly);
+        }
         let listed = self.listed(gvr).await?;
         let origin = match FieldSet::builtin(&gvr.group, &gvr.version, &gvr.resource) {
             Some(fields) => Origin::BuiltIn(fields),
@@ -183,7 +194,7 @@ impl Discovery {
             gvr.resource, gvr.group
         );
         if let Some(found) = self.document::<Definition>(&definition).await? {
-            return Ok(found.origin(&gvr.version));
+            return found.origin(&gvr.version);
         }
         let service = format!(
             "/apis/apiregistration.k8s.io/v1/apiservices/{}.{}",
@@ -311,9 +322,17 @@ struct DefinitionMetadata {
 
 #[derive(Deserialize)]
 struct DefinitionSpec {
+    names: DefinitionNames,
     scope: String,
     #[serde(default)]
     versions: Vec<DefinitionVersion>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DefinitionNames {
+    kind: String,
+    list_kind: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -331,7 +350,16 @@ struct SelectableField {
 }
 
 impl Definition {
-    fn origin(&self, version: &str) -> Origin {
+    fn origin(&self, version: &str) -> Result<Origin, Ineligible> {
+        // The cache names a list after its kind; a definition may choose another name.
+        let names = &self.spec.names;
+        if names
+            .list_kind
+            .as_ref()
+            .is_some_and(|it| *it != format!("{}List", names.kind))
+        {
+            return Err(Ineligible::ListKind);
+        }
         let paths = self
             .spec
             .versions
@@ -342,9 +370,9 @@ impl Definition {
                     .iter()
                     .map(|field| field.json_path.as_str())
             });
-        Origin::Custom {
+        Ok(Origin::Custom {
             fields: FieldSet::custom(self.spec.scope == "Namespaced", paths),
             definition: format!("{}/{}", self.metadata.uid, self.metadata.generation),
-        }
+        })
     }
 }
