@@ -20,6 +20,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::sync::watch;
+use watershed_cache::Resource;
 use watershed_config::Live;
 
 use crate::{
@@ -59,6 +60,7 @@ struct Answered {
 /// A read the cache may answer, once it is permitted.
 struct Cacheable {
     key: CacheKey,
+    resource: Resource,
     read: Read,
 }
 
@@ -75,7 +77,10 @@ impl Handler {
             Ok(info) => info,
             Err(error) => {
                 let errors = ErrorFormat::negotiate(request.headers(), &query);
-                return with_audit_id(local(error.status(), &errors), audit_id);
+                let mut response = local(error.status(), &errors);
+                // This error comes before the filter that adds it.
+                response.headers_mut().remove(header::CACHE_CONTROL);
+                return with_audit_id(response, audit_id);
             }
         };
         let Answered { served, response } = self.answer(request, &connection, &info, &query).await;
@@ -116,10 +121,16 @@ impl Handler {
             None => answering.await,
         };
         match answer {
-            Ok(response) => Answered {
-                served: "cache",
-                response,
-            },
+            Ok(mut response) => {
+                if let Some(warning) = identity.warning {
+                    let warning = HeaderValue::from_static(warning);
+                    response.headers_mut().append(header::WARNING, warning);
+                }
+                Answered {
+                    served: "cache",
+                    response,
+                }
+            }
             Err(reason) => Answered {
                 served: reason.as_str(),
                 response: self
@@ -140,7 +151,11 @@ impl Handler {
         identity: &Identity,
     ) -> Result<Response<Body>, Reason> {
         serve::screen(request.headers(), info)?;
-        let Cacheable { key, read } = self.cacheable(request, info, query).await?;
+        let Cacheable {
+            key,
+            resource,
+            read,
+        } = self.cacheable(request, info, query).await?;
         let live = Arc::clone(&self.live.borrow());
         let errors = ErrorFormat::negotiate(request.headers(), query);
         let attributes = Attributes::new(Arc::clone(&identity.user), info);
@@ -158,6 +173,11 @@ impl Handler {
                 return Ok(local(Status::initializing(None, 1), &errors));
             }
             Err(why) => return Err(Reason::Uncached(why)),
+        };
+        let read = if cached.cache.watch_list_enabled() {
+            read
+        } else {
+            Read::classify(info, query, &resource, false)?
         };
         let answerer = Answerer {
             cached: &cached,
@@ -194,9 +214,10 @@ impl Handler {
         let form =
             negotiate(request.headers(), query, endpoint).map_err(|_| Reason::Representation)?;
         let encoding = serve::encoding(form)?;
-        let read = Read::classify(info, query, &resource)?;
+        let read = Read::classify(info, query, &resource, true)?;
         Ok(Cacheable {
             key: CacheKey { gvr, encoding },
+            resource,
             read,
         })
     }
@@ -276,9 +297,5 @@ fn with_audit_id(mut response: Response<Body>, sent: Option<HeaderValue>) -> Res
         });
         response.headers_mut().insert(AUDIT_ID, id);
     }
-    response
-        .headers_mut()
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-cache, private"));
     response
 }

@@ -63,6 +63,11 @@ impl Health {
         Arc::new(move || health.read_gauges())
     }
 
+    /// Whether every check of readiness passes.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.readiness().iter().all(|check| check.result.is_ok())
+    }
+
     fn readiness(&self) -> Vec<Check> {
         let servers = self.upstream.health();
         let upstream = if servers.up > 0 {

@@ -68,6 +68,7 @@ pub struct Proxy {
     address: SocketAddr,
     admin_address: SocketAddr,
     drain: Drain,
+    health: Health,
     live: watch::Receiver<Arc<Live>>,
 }
 
@@ -140,6 +141,7 @@ impl Proxy {
             address,
             admin_address,
             drain,
+            health,
             live,
         })
     }
@@ -152,6 +154,11 @@ impl Proxy {
     /// Where probes and scrapes go.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
+    }
+
+    /// Whether every check behind `/readyz` passes.
+    pub fn is_ready(&self) -> bool {
+        self.health.is_ready()
     }
 
     /// Stops in order, within the configured grace period: not ready, no new connections, GOAWAY,

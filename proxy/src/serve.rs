@@ -174,17 +174,21 @@ pub(crate) fn screen(headers: &HeaderMap, info: &RequestInfo) -> Result<(), Reas
 }
 
 impl Read {
-    /// What a read of `resource` means, or why it is passed through.
+    /// What a read of `resource` means, or why it is passed through. `watch_list` is whether the
+    /// apiserver has the WatchList feature: without it some watches mean less, and some are refused.
     pub(crate) fn classify(
         info: &RequestInfo,
         query: &Query,
         resource: &Resource,
+        watch_list: bool,
     ) -> Result<Self, Reason> {
         let namespace = scope(info, resource)?;
         match (&info.verb, &info.options) {
             (Verb::Get, None) => Self::get(info, query, namespace, resource),
             (Verb::List, Some(Ok(options))) => Self::list(info, options, namespace, resource),
-            (Verb::Watch, Some(Ok(options))) => Self::watch(info, options, namespace, resource),
+            (Verb::Watch, Some(Ok(options))) => {
+                Self::watch(info, options, (namespace, resource), watch_list)
+            }
             _ => Err(Reason::Invalid),
         }
     }
@@ -253,12 +257,12 @@ impl Read {
     fn watch(
         info: &RequestInfo,
         options: &ListOptions,
-        namespace: &str,
-        resource: &Resource,
+        (namespace, resource): (&str, &Resource),
+        watch_list: bool,
     ) -> Result<Self, Reason> {
         let mut options = options.clone();
-        options.default_watch(true);
-        options.validate(true).map_err(|_| Reason::Invalid)?;
+        options.default_watch(watch_list);
+        options.validate(watch_list).map_err(|_| Reason::Invalid)?;
         let timeout = match options.timeout_seconds {
             None | Some(0) => WATCH_TIMEOUT_MIN.mul_f64(1.0 + fastrand::f64()),
             Some(seconds) => {
@@ -271,7 +275,7 @@ impl Read {
                 freshness,
                 end_bookmark: options.allow_watch_bookmarks,
             },
-            // The deprecated path knows no options: both "" and "0" are the state the cache has.
+            // The deprecated path, and apiservers without WatchList: the state the cache has.
             (None, Freshness::Any | Freshness::Consistent) => Start::Initial {
                 freshness: Freshness::Any,
                 end_bookmark: false,
