@@ -1,0 +1,9 @@
+//! The proxy as its peers see it: real sockets, real TLS, an apiserver behind it.
+//!
+//! One binary with a module per concern, so that it is linked once. `fixture` starts what a test
+//! needs on free ports of the loopback interface; nothing here reaches into the proxy.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod fixture;
+mod golden;
