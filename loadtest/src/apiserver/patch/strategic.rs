@@ -339,8 +339,9 @@ mod tests {
 
     #[test]
     fn a_list_item_without_its_merge_key_is_malformed() {
+        let document = json!({"spec": {"containers": [{"name": "c"}]}});
         let patch = json!({"spec": {"containers": [{"image": "x"}]}});
-        let error = strategic_merge(&json!({}), &patch, MergeKeys::of("Pod")).unwrap_err();
+        let error = strategic_merge(&document, &patch, MergeKeys::of("Pod")).unwrap_err();
         let text = "map: map[image:x] does not contain declared merge key: name";
         assert_eq!(error, PatchError::Malformed(text.to_owned()));
     }
