@@ -11,7 +11,7 @@
 //!                  └─────► passthrough ─────► upstream ◄──────── lister
 //! ```
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -80,6 +80,18 @@ impl Proxy {
     /// When an address cannot be bound or a certificate, key or credential cannot be used. Nothing
     /// runs then.
     pub async fn start(config: &Config, live: watch::Receiver<Arc<Live>>) -> anyhow::Result<Self> {
+        Self::start_polling(config, live, RELOAD_INTERVAL).await
+    }
+
+    /// As [`Proxy::start`], with another time between two looks at certificates and credentials.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_polling(
+        config: &Config,
+        live: watch::Receiver<Arc<Live>>,
+        reload_interval: Duration,
+    ) -> anyhow::Result<Self> {
         let startup = &config.startup;
         let (metrics, registry) = Metrics::new();
         let drain = Drain::new();
@@ -87,20 +99,16 @@ impl Proxy {
             certificate: startup.listen.cert_file.clone(),
             key: startup.listen.key_file.clone(),
             client_ca: startup.listen.client_ca_file.clone(),
-        })?;
-        let upstream_options = upstream_options(config);
+        })
+        .context("cannot serve TLS with the files of `listen`")?;
+        let upstream_options = upstream_options(config, reload_interval);
         let upstream = Upstream::new(&upstream_options, &drain, &metrics)?;
         let listener = Listener::bind(startup.listen.address)
             .await
-            .with_context(|| {
-                format!(
-                    "cannot listen on {} (listen.address)",
-                    startup.listen.address
-                )
-            })?;
-        let admin = Admin::bind(startup.admin.address).await.with_context(|| {
-            format!("cannot listen on {} (admin.address)", startup.admin.address)
-        })?;
+            .map_err(|error| cannot_listen("listen.address", startup.listen.address, &error))?;
+        let admin = Admin::bind(startup.admin.address)
+            .await
+            .map_err(|error| cannot_listen("admin.address", startup.admin.address, &error))?;
         let (address, admin_address) = (listener.local_address()?, admin.local_address()?);
 
         let caches = Caches::start(
@@ -116,7 +124,7 @@ impl Proxy {
             registry: Arc::new(registry),
             drain: drain.clone(),
         }));
-        drain.spawn_background(tls.clone().watch_files(metrics.clone()));
+        drain.spawn_background(tls.clone().watch_files(reload_interval, metrics.clone()));
 
         let limits = Arc::new(ArcSwap::from_pointee(listener_limits(&live.borrow())));
         drain.spawn(follow_limits(
@@ -176,8 +184,9 @@ impl Proxy {
 /// See [`Proxy::start`].
 pub async fn serve(config: Config, path: &Path) -> anyhow::Result<()> {
     let (reloader, live) = Reloader::new(path.to_owned(), &config);
-    let proxy = Proxy::start(&config, live).await?;
+    // Before anything runs: a signal during the start is a drain too.
     let mut signals = Signals::new().context("cannot listen to signals")?;
+    let proxy = Proxy::start(&config, live).await?;
     reloader.run(RELOAD_INTERVAL, signals.next()).await;
     tracing::info!("draining; a second signal ends it at once");
     tokio::select! {
@@ -205,7 +214,7 @@ fn handler(
     }
 }
 
-fn upstream_options(config: &Config) -> UpstreamOptions {
+fn upstream_options(config: &Config, reload_interval: Duration) -> UpstreamOptions {
     let upstream = &config.startup.upstream;
     let credentials = match &upstream.credentials {
         Credentials::Kubeconfig(path) => CredentialSource::Kubeconfig(path.clone()),
@@ -241,7 +250,19 @@ fn upstream_options(config: &Config) -> UpstreamOptions {
         connect_timeout: config.live.limits.connect_timeout,
         keep_alive_interval: config.live.limits.keep_alive_interval,
         keep_alive_timeout: config.live.limits.keep_alive_timeout,
+        reload_interval,
     }
+}
+
+/// What was to be bound, why it cannot be, and what to do about it.
+fn cannot_listen(key: &str, address: SocketAddr, error: &io::Error) -> anyhow::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => "; stop what listens there, or choose another port",
+        io::ErrorKind::AddrNotAvailable => "; choose an address of this machine",
+        io::ErrorKind::PermissionDenied => "; choose a port above 1023",
+        _ => "",
+    };
+    anyhow::anyhow!("{key}: cannot listen on {address}: {error}{advice}")
 }
 
 fn listener_limits(live: &Live) -> Limits {

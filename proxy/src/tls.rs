@@ -18,6 +18,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use rustls::{
@@ -103,11 +104,11 @@ impl ServerTls {
         })
     }
 
-    /// Polls the files for changes, for ever. A broken new file is reported once and the old stay
-    /// in force; open connections are not touched.
-    pub(crate) async fn watch_files(self, metrics: Metrics) {
+    /// Looks at the files every `interval`, for ever. A broken new file is reported once and the old
+    /// stay in force; open connections are not touched.
+    pub(crate) async fn watch_files(self, interval: Duration, metrics: Metrics) {
         self.current
-            .watch("the listener's certificates", &metrics)
+            .watch("the listener's certificates", interval, &metrics)
             .await;
     }
 

@@ -99,9 +99,11 @@ impl Upstream {
         let tls = addresses.iter().any(Address::is_tls);
         let credentials = Arc::new(Reloaded::load(Credentials::new(options, tls))?);
         let polled = Arc::clone(&credentials);
-        let families = metrics.clone();
+        let (interval, families) = (options.reload_interval, metrics.clone());
         drain.spawn_background(async move {
-            polled.watch("the upstream credentials", &families).await;
+            polled
+                .watch("the upstream credentials", interval, &families)
+                .await;
         });
         let servers = addresses
             .into_iter()

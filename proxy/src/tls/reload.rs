@@ -20,9 +20,6 @@ use crate::metrics::{Metrics, OutcomeLabels};
 
 use super::TlsError;
 
-/// Time between two looks at the files.
-const INTERVAL: Duration = Duration::from_secs(5);
-
 /// What is read, and what is made of it.
 pub(crate) trait Source: Send + Sync + 'static {
     /// The bytes that were read.
@@ -109,8 +106,13 @@ impl<S: Source> Reloaded<S> {
         }
     }
 
-    /// Looks every few seconds, for ever, and reports what it finds under the name `what`.
-    pub(crate) async fn watch(self: Arc<Self>, what: &'static str, metrics: &Metrics) {
+    /// Looks every `interval`, for ever, and reports what it finds under the name `what`.
+    pub(crate) async fn watch(
+        self: Arc<Self>,
+        what: &'static str,
+        interval: Duration,
+        metrics: &Metrics,
+    ) {
         let count = |outcome| {
             metrics
                 .tls_reloads
@@ -118,7 +120,7 @@ impl<S: Source> Reloaded<S> {
                 .inc();
         };
         loop {
-            tokio::time::sleep(INTERVAL).await;
+            tokio::time::sleep(interval).await;
             let this = Arc::clone(&self);
             let Ok(outcome) = tokio::task::spawn_blocking(move || this.poll()).await else {
                 return; // the runtime is shutting down

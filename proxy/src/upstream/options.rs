@@ -25,6 +25,8 @@ pub(crate) struct UpstreamOptions {
     pub(crate) keep_alive_interval: Duration,
     /// How long the answer may take before the connection is dead; as client-go, 15 s.
     pub(crate) keep_alive_timeout: Duration,
+    /// Time between two looks at the files above.
+    pub(crate) reload_interval: Duration,
 }
 
 /// Where the proxy's own identity comes from.

@@ -223,6 +223,7 @@ impl Setting {
             connect_timeout: Duration::from_secs(5),
             keep_alive_interval: Duration::from_secs(30),
             keep_alive_timeout: Duration::from_secs(15),
+            reload_interval: Duration::from_secs(5),
         }
     }
 
