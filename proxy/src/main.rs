@@ -82,6 +82,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Serve { config } => {
             start_logging(arguments.log_level, arguments.log_format);
             let loaded = Config::load(&config)?;
+            if report_unusable_files(&config, &loaded) {
+                return Ok(ExitCode::FAILURE);
+            }
             runtime()?.block_on(watershed::serve(loaded, &config))?;
             Ok(ExitCode::SUCCESS)
         }
@@ -108,16 +111,21 @@ fn check(path: &std::path::Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let unusable = watershed::unusable_files(&config);
-    if unusable.is_empty() {
-        print(&format!("{}: no mistakes\n", path.display()));
-        return ExitCode::SUCCESS;
+    if report_unusable_files(path, &config) {
+        return ExitCode::FAILURE;
     }
-    for (place, why) in unusable {
+    print(&format!("{}: no mistakes\n", path.display()));
+    ExitCode::SUCCESS
+}
+
+/// Names each file of the configuration that cannot be used; true when there is one.
+fn report_unusable_files(path: &std::path::Path, config: &Config) -> bool {
+    let unusable = watershed::unusable_files(config);
+    for (place, why) in &unusable {
         let at = format!("{}:{}:{}", path.display(), place.line, place.column);
         report(&format!("{at}: {}: {why}", place.key));
     }
-    ExitCode::FAILURE
+    !unusable.is_empty()
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
