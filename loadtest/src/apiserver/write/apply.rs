@@ -53,16 +53,7 @@ pub(super) fn onto(
     }
     let mut others: Vec<Value> = entries;
     if force {
-        let taken = managed_fields::Changes {
-            written: changes.written,
-            ..Default::default()
-        };
-        let probe = Writer {
-            manager: "",
-            ..writer
-        };
-        others = managed_fields::update(&others, probe, &taken);
-        others.retain(|entry| entry["manager"] != "");
+        others = managed_fields::take(&others, writer, &changes.written);
     }
     let before = managed_fields::applied_before(&others, writer);
     let rest: Vec<Value> = others

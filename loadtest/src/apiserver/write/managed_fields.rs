@@ -263,6 +263,18 @@ pub(super) fn apply(entries: &[Value], writer: Writer<'_>, applied: &FieldSet) -
     kept
 }
 
+/// The entries after an applier took fields by force: nobody else has them any more.
+pub(super) fn take(entries: &[Value], writer: Writer<'_>, taken: &FieldSet) -> Vec<Value> {
+    let mut kept = entries.to_vec();
+    for entry in kept.iter_mut().filter(|entry| !writer.owns(entry)) {
+        let mut fields = FieldSet::parse(&entry["fieldsV1"]);
+        fields.subtract(taken, false);
+        entry["fieldsV1"] = fields.print();
+    }
+    kept.retain(|entry| !FieldSet::parse(&entry["fieldsV1"]).is_empty());
+    kept
+}
+
 /// What this applier claimed before.
 pub(super) fn applied_before(entries: &[Value], writer: Writer<'_>) -> FieldSet {
     let entry = entries.iter().find(|entry| writer.owns(entry));
@@ -446,6 +458,18 @@ mod tests {
                 (&json!("y"), &json!({"f:data": {"f:a": {}}})),
             ]
         );
+    }
+
+    #[test]
+    fn fields_taken_by_force_leave_their_owner() {
+        let entry = json!({
+            "manager": "x", "operation": "Apply", "apiVersion": "v1",
+            "fieldsV1": {"f:data": {".": {}, "f:a": {}}},
+        });
+        let mut taken = FieldSet::default();
+        taken.insert(&["f:data".to_owned(), "f:a".to_owned()]);
+        let kept = take(&[entry], writer("y", ""), &taken);
+        assert_eq!(kept[0]["fieldsV1"], json!({"f:data": {}}));
     }
 
     #[test]
