@@ -149,7 +149,21 @@ fn figure(plot: &Curves) -> String {
     let svg = svg
         .replace(INK, "currentColor")
         .replace(GRID, "var(--line)");
-    format!("<figure>{svg}</figure>")
+    format!("<figure>{}</figure>", scalable(&svg))
+}
+
+/// Turns the fixed size of a drawing into a view box, so that the page decides how large it is.
+fn scalable(svg: &str) -> String {
+    let size = |name: &str| {
+        let start = svg.find(&format!(" {name}=\""))? + name.len() + 3;
+        let (value, _) = svg[start..].split_once('"')?;
+        Some(value)
+    };
+    let (Some(width), Some(height)) = (size("width"), size("height")) else {
+        return svg.to_owned();
+    };
+    let fixed = format!(" width=\"{width}\" height=\"{height}\"");
+    svg.replacen(&fixed, &format!(" viewBox=\"0 0 {width} {height}\""), 1)
 }
 
 fn theme() -> Theme {
@@ -209,6 +223,15 @@ mod tests {
         let page = page(&outcome());
         assert!(page.contains("currentColor") && page.contains("var(--line)"));
         assert!(!page.contains(INK) && !page.contains(GRID));
+    }
+
+    #[test]
+    fn plots_scale_with_the_page() {
+        let page = page(&outcome());
+        let (_, svg) = page.split_once("<svg").unwrap();
+        let (head, _) = svg.split_once('>').unwrap();
+        assert!(head.contains("viewBox=\"0 0 620"), "{head}");
+        assert!(!head.contains("width="), "{head}");
     }
 
     #[test]
