@@ -153,6 +153,8 @@ pub struct Churn {
     rng: Rng,
     pods: Vec<String>,
     next_pod: u64,
+    /// Keeps the pods of this run apart from those an earlier one left behind.
+    run: u32,
     busy: HashSet<(&'static str, String)>,
     shared: Arc<Shared>,
 }
@@ -198,6 +200,7 @@ impl Churn {
             options,
             pods: Vec::new(),
             next_pod: 0,
+            run: fastrand::u32(..),
             busy: HashSet::new(),
             shared: Arc::default(),
         }
@@ -267,7 +270,7 @@ impl Churn {
         let any = self.rng.usize(0..POPULATION);
         let (resource, name, calls) = match kind {
             Kind::CreatePod => {
-                let name = format!("pod-{}", self.next_pod);
+                let name = format!("pod-{:08x}-{}", self.run, self.next_pod);
                 self.next_pod += 1;
                 let node = self.rng.choice(&self.options.nodes)?.clone();
                 let calls = population::pod(&name, &node, any);
@@ -383,7 +386,7 @@ async fn send(client: Client, plan: Plan, shared: Arc<Shared>) -> Done {
         let code = answer.status;
         if !code.is_success() && code != StatusCode::NOT_FOUND {
             let text = String::from_utf8_lossy(&answer.body);
-            let answer = Err(format!("write {resource}/{name}: {code} {text}"));
+            let answer = Err(format!("write {resource}/{name}: {code} {}", text.trim()));
             return Done {
                 kind,
                 name,
