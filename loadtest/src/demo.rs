@@ -17,9 +17,9 @@ use anyhow::Result;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::churn::{Churn, ChurnOptions};
+use crate::churn::{Churn, ChurnOptions, Shared};
 use crate::kubelet::fleet::{Fleet, FleetOptions};
-use crate::measure::verdict::judge;
+use crate::measure::verdict::{Verdict, judge};
 use crate::report;
 use crate::scenario::{Administrator, Progress, Target, write};
 use screen::Screen;
@@ -27,8 +27,10 @@ use tally::{Row, Tally};
 
 /// Watches of a kubelet with one pod that mounts three objects.
 const WATCHES_PER_KUBELET: u64 = 8;
-/// Time for kubelets to open every watch, and for views to agree with lists.
+/// Time for kubelets to open every watch.
 const SETTLE: Duration = Duration::from_secs(60);
+/// Time for views to agree with lists once nothing is written any more.
+const AGREE: Duration = Duration::from_secs(20);
 /// A write of the churn per this many kubelets and second, within the bounds below: a service
 /// reaches every kubelet, so a larger fleet is written to no faster in all.
 const KUBELETS_PER_WRITE: f64 = 20.0;
@@ -76,31 +78,19 @@ pub async fn run(options: DemoOptions, target: Target, stop: CancellationToken) 
     // The fleet outlives `stop`, so that what it saw can be judged.
     let mut fleet = Fleet::new(fleet_options(&target)?, &CancellationToken::new());
     let started = Instant::now();
-    let ready = grow(&mut fleet, options.kubelets, &stop).await?;
+    let grown = grow(&mut fleet, options.kubelets, &stop).await?;
     let mut churn = churn(&fleet, &admin, options.kubelets);
-    if ready {
-        populate(&fleet, &mut churn, &stop).await?;
-    }
+    let ready = grown && populate(&fleet, &mut churn, &stop).await?;
     let start = started.elapsed();
     let mut tally = Tally::new(
         target,
         Arc::clone(fleet.stats()),
         Arc::clone(churn.shared()),
     );
-    if ready && !stop.is_cancelled() {
+    let mut verdict = Verdict::of(fleet.stats());
+    if ready {
         show(&options, &fleet, &mut churn, &admin, (&mut tally, &stop)).await?;
-    }
-    let shared = Arc::clone(churn.shared());
-    let mut verdict = judge(
-        fleet.kubelets(),
-        fleet.stats(),
-        admin.client(),
-        &shared.ledger,
-        SETTLE,
-    )
-    .await?;
-    for error in shared.errors.lines() {
-        verdict.fail(error);
+        verdict = verdict_of(&fleet, &admin, churn.shared()).await?;
     }
     let outcome = summary::outcome(&tally, &fleet, verdict, start);
     let text = outcome.table();
@@ -113,6 +103,22 @@ pub async fn run(options: DemoOptions, target: Target, stop: CancellationToken) 
         passed: outcome.verdict.passed,
         text,
     })
+}
+
+/// Compares every watch with fresh lists and with the writes.
+async fn verdict_of(fleet: &Fleet, admin: &Administrator, churn: &Shared) -> Result<Verdict> {
+    let (kubelets, client) = (fleet.kubelets(), admin.client());
+    let mut verdict = judge(kubelets, fleet.stats(), client, &churn.ledger, AGREE).await?;
+    for error in churn.errors.lines() {
+        verdict.fail(error);
+    }
+    if fleet.ready() < kubelets.len() {
+        let (ready, all) = (fleet.ready(), kubelets.len());
+        verdict.fail(format!(
+            "only {ready} of {all} kubelets were ready at the end"
+        ));
+    }
+    Ok(verdict)
 }
 
 fn fleet_options(target: &Target) -> Result<FleetOptions> {
@@ -140,8 +146,9 @@ async fn grow(fleet: &mut Fleet, kubelets: usize, stop: &CancellationToken) -> R
     grown
 }
 
-/// Creates what is written to, binds a pod to each node and waits for the watches this makes.
-async fn populate(fleet: &Fleet, churn: &mut Churn, stop: &CancellationToken) -> Result<()> {
+/// Creates what is written to, binds a pod to each node and waits for the watches this makes;
+/// false when stopped before.
+async fn populate(fleet: &Fleet, churn: &mut Churn, stop: &CancellationToken) -> Result<bool> {
     let mut progress = Progress::new("pods bound", fleet.kubelets().len());
     let work = async {
         churn.populate().await?;
@@ -151,8 +158,8 @@ async fn populate(fleet: &Fleet, churn: &mut Churn, stop: &CancellationToken) ->
         anyhow::Ok(())
     };
     let done = tokio::select! {
-        done = work => done,
-        () = stop.cancelled() => Ok(()),
+        done = work => done.map(|()| true),
+        () = stop.cancelled() => Ok(false),
     };
     progress.done();
     done
