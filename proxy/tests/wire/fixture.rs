@@ -1,11 +1,17 @@
 //! A proxy in front of an embedded apiserver, on free ports, with every certificate it needs.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use anyhow::Context as _;
+use http_body_util::BodyExt as _;
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, sync::watch};
+use tokio_util::task::AbortOnDropHandle;
 use watershed::Proxy;
 use watershed_config::{CachedResource, Config, Live};
-use watershed_loadtest::apiserver::Apiserver;
+use watershed_loadtest::apiserver::{Apiserver, certs::Pki};
+
+use crate::client::{PATIENCE, empty};
 
 /// A running proxy. Its files live as long as it does.
 pub(crate) struct Fixture {
@@ -21,10 +27,17 @@ impl Fixture {
         apiserver: &Apiserver,
         change: impl FnOnce(&mut Config),
     ) -> anyhow::Result<Self> {
+        Self::behind(apiserver.pki(), apiserver.addr(), change).await
+    }
+
+    /// The example proxy of the apiserver at `address`, whose certificates are of `pki`.
+    pub(crate) async fn behind(
+        pki: &Pki,
+        address: SocketAddr,
+        change: impl FnOnce(&mut Config),
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        apiserver
-            .pki()
-            .write_files(folder.path(), apiserver.addr())?;
+        pki.write_files(folder.path(), address)?;
         let mut config = Config::load(&folder.path().join("watershed.yaml"))?;
         config.startup.listen.address.set_port(0);
         config.startup.admin.address.set_port(0);
@@ -38,6 +51,11 @@ impl Fixture {
             live,
             folder,
         })
+    }
+
+    /// The status and text of a path of the admin listener.
+    pub(crate) async fn admin(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        ask_admin(self.proxy.admin_address(), path).await
     }
 
     /// Where the certificates and kubeconfigs are.
@@ -60,6 +78,29 @@ pub(crate) fn preload(live: &mut Live, group: &str, resource: &str) {
         preload: true,
         settings: live.cache.defaults.clone(),
     });
+}
+
+/// The status and text of a path of an admin listener.
+pub(crate) async fn ask_admin(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+    let io = TokioIo::new(TcpStream::connect(address).await?);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+    let _driver = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
+    let request = http::Request::get(path).header("host", "admin");
+    let answer = sender.send_request(request.body(empty())?).await?;
+    let (status, body) = (answer.status().as_u16(), answer.into_body());
+    let text = body.collect().await?.to_bytes();
+    Ok((status, String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// Waits until something is so.
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, waiting).await;
+    in_time.with_context(|| format!("not in time: {what}"))
 }
 
 /// Waits until every preloaded cache has synced.

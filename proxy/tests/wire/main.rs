@@ -5,5 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod client;
+mod counting;
 mod fixture;
 mod golden;
