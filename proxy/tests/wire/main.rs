@@ -9,3 +9,4 @@ mod client;
 mod counting;
 mod fixture;
 mod golden;
+mod resume;
