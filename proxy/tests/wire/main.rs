@@ -9,4 +9,5 @@ mod client;
 mod counting;
 mod fixture;
 mod golden;
+mod identity;
 mod resume;

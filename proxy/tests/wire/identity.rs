@@ -1,0 +1,377 @@
+//! Who is let in, as whom, and that nobody gets what another may see.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use http::{HeaderName, Method};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
+};
+use serde_json::{Value, json};
+use watershed_loadtest::apiserver::{
+    Apiserver, Options,
+    authn::Users,
+    certs::{Credential, Pki},
+};
+
+use crate::{
+    client::{Answer, Client, JSON, PROTOBUF, Protocol, empty, full},
+    fixture::Fixture,
+};
+
+/// Headers of a request, by name.
+type Headers<'a> = &'a [(&'static str, &'a str)];
+
+const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+const REVIEW: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+
+/// Rounds of interleaved requests; each has eight.
+const ROUNDS: usize = 60;
+
+fn config_maps(namespace: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/configmaps")
+}
+
+/// alice may read ConfigMaps in `a`, bob in `b`; each namespace holds one, named after it.
+async fn start() -> anyhow::Result<Apiserver> {
+    let users = Users::parse("alice-token,alice,1\nbob-token,bob,2")?;
+    let apiserver = Apiserver::start(Options {
+        users,
+        ..Options::default()
+    })
+    .await?;
+    for (namespace, user) in [("a", "alice"), ("b", "bob")] {
+        let rbac = "rbac.authorization.k8s.io";
+        let metadata = json!({"name": "reader", "namespace": namespace, "uid": "u"});
+        let rule = json!({
+            "apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"],
+        });
+        load(
+            &apiserver,
+            (rbac, "roles"),
+            json!({"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": metadata,
+                "rules": [rule]}),
+        );
+        load(
+            &apiserver,
+            (rbac, "rolebindings"),
+            json!({"apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": metadata,
+                "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "reader"},
+                "subjects": [{"apiGroup": rbac, "kind": "User", "name": user}]}),
+        );
+        load(
+            &apiserver,
+            ("", "configmaps"),
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
+                "name": format!("of-{user}"), "namespace": namespace, "uid": "u",
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+            }}),
+        );
+    }
+    Ok(apiserver)
+}
+
+fn load(apiserver: &Apiserver, (group, resource): (&str, &str), object: Value) {
+    let found = apiserver.registry().find(group, "v1", resource);
+    apiserver
+        .store()
+        .load(&found.expect("it is built in"), object);
+}
+
+/// A client of the proxy.
+fn client(
+    fixture: &Fixture,
+    apiserver: &Apiserver,
+    credential: Option<&Credential>,
+    protocol: Protocol,
+) -> anyhow::Result<Client> {
+    let address = fixture.proxy.address();
+    Client::new(address, apiserver.pki().ca(), credential, protocol)
+}
+
+/// A request with headers of its own.
+async fn with(
+    client: &Client,
+    method: Method,
+    target: &str,
+    headers: Headers<'_>,
+) -> anyhow::Result<Answer> {
+    let mut request = client.request(method, target).body(empty())?;
+    for (name, value) in headers {
+        let name = HeaderName::from_static(name);
+        request.headers_mut().insert(name, value.parse()?);
+    }
+    client.whole(request).await
+}
+
+/// Whom the apiserver sees.
+async fn seen_as(client: &Client, headers: Headers<'_>) -> anyhow::Result<String> {
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let mut request = client
+        .request(Method::POST, REVIEW)
+        .header("content-type", JSON)
+        .body(full(review.to_string()))?;
+    for (name, value) in headers {
+        let name = HeaderName::from_static(name);
+        request.headers_mut().insert(name, value.parse()?);
+    }
+    let answer = client.whole(request).await?.ok()?;
+    let name = answer["status"]["userInfo"]["username"].as_str();
+    Ok(name.context("no user")?.to_owned())
+}
+
+/// An administrator's certificate of the cluster's authority that was good until 2021.
+fn expired(fixture: &Fixture) -> anyhow::Result<Credential> {
+    let mut authority = CertificateParams::default();
+    authority.distinguished_name = rcgen::DistinguishedName::new();
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "watershed-loadtest-ca");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = std::fs::read_to_string(fixture.folder().join("ca.key"))?;
+    let issuer = Issuer::from_params(&authority, KeyPair::from_pem(&key)?);
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "system:masters");
+    params.distinguished_name.push(DnType::CommonName, "admin");
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    Ok(Credential {
+        certificate: params.signed_by(&key, &issuer)?.pem(),
+        key: key.serialize_pem(),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_without_a_valid_credential_get_a_401_status() -> anyhow::Result<()> {
+    let apiserver = start().await?;
+    let fixture = Fixture::start(&apiserver, |_| ()).await?;
+    let stranger = Pki::ephemeral()?.issue("admin", Some("system:masters"))?;
+    let expired = expired(&fixture)?;
+    let cases: [(&str, Option<&Credential>, Headers<'_>); 5] = [
+        ("nothing", None, &[]),
+        ("an unknown authority", Some(&stranger), &[]),
+        ("an expired certificate", Some(&expired), &[]),
+        ("a bad token", None, &[("authorization", "Bearer nobody's")]),
+        (
+            "no token",
+            None,
+            &[("authorization", "Basic YWxpY2U6YWxpY2U=")],
+        ),
+    ];
+    for protocol in PROTOCOLS {
+        for (name, credential, headers) in cases {
+            let client = client(&fixture, &apiserver, credential, protocol)?;
+            for target in [config_maps("a").as_str(), "/version", "/apis"] {
+                let answer = with(&client, Method::GET, target, headers).await?;
+                let status = answer.json()?;
+                assert_eq!(answer.status, 401, "{name}, {protocol:?}, {target}");
+                assert_eq!(status["kind"], "Status", "{name}");
+                assert_eq!(status["reason"], "Unauthorized", "{name}");
+            }
+        }
+    }
+    let mut known = apiserver.counters().all_requests();
+    known.retain(|key, _| key.resource == "configmaps" && key.verb == "get");
+    assert!(known.is_empty(), "{known:?} reached the apiserver");
+    fixture.stop().await;
+    apiserver.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bearer_token_is_good_for_cached_reads_and_for_passing_through() -> anyhow::Result<()> {
+    let apiserver = start().await?;
+    let fixture = Fixture::start(&apiserver, |_| ()).await?;
+    let token = [("authorization", "Bearer alice-token")];
+    for protocol in PROTOCOLS {
+        let client = client(&fixture, &apiserver, None, protocol)?;
+        let list = with(&client, Method::GET, &config_maps("a"), &token).await?;
+        assert_eq!(list.ok()?["items"][0]["metadata"]["name"], "of-alice");
+        assert_eq!(seen_as(&client, &token).await?, "alice");
+    }
+    // The cache of the JSON list and the watch behind it are all that was read.
+    let watches = apiserver.counters().open_watches("", "configmaps");
+    assert_eq!(watches, 1);
+    fixture.stop().await;
+    apiserver.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_403_is_the_apiservers_byte_for_byte() -> anyhow::Result<()> {
+    let apiserver = start().await?;
+    let fixture = Fixture::start(&apiserver, |_| ()).await?;
+    let bob = apiserver.pki().issue("bob", Some("dev"))?;
+    let targets = [
+        config_maps("a"),
+        format!("{}/of-alice", config_maps("a")),
+        format!("{}?watch=1", config_maps("a")),
+        format!("{}?labelSelector=x%3Dy&limit=5", config_maps("a")),
+        format!("{}?fieldSelector=metadata.name%3Dx", config_maps("a")),
+        "/api/v1/configmaps".to_owned(),
+        "/api/v1/nodes".to_owned(),
+        "/api/v1/nodes/node-0?resourceVersion=0".to_owned(),
+        "/apis/apps/v1/deployments?watch=1".to_owned(),
+        "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/x".to_owned(),
+    ];
+    for protocol in PROTOCOLS {
+        let ca = apiserver.pki().ca();
+        let direct = Client::new(apiserver.addr(), ca, Some(&bob), protocol)?;
+        let proxied = client(&fixture, &apiserver, Some(&bob), protocol)?;
+        for target in &targets {
+            for accept in [JSON, PROTOBUF, "application/yaml"] {
+                let headers = [("accept", accept)];
+                let theirs = with(&direct, Method::GET, target, &headers).await?;
+                let ours = with(&proxied, Method::GET, target, &headers).await?;
+                assert_eq!(theirs.status, 403, "{target}: {}", theirs.text());
+                assert_eq!(ours.status, 403, "{target}: {}", ours.text());
+                assert_eq!(ours.text(), theirs.text(), "{target} {accept}");
+                for header in ["content-type", "x-content-type-options", "cache-control"] {
+                    let (ours, theirs) = (ours.headers.get(header), theirs.headers.get(header));
+                    assert_eq!(ours, theirs, "{target} {accept} {header}");
+                }
+            }
+        }
+    }
+    fixture.stop().await;
+    apiserver.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interleaved_users_see_their_own_and_nothing_else() -> anyhow::Result<()> {
+    let apiserver = start().await?;
+    let fixture = Fixture::start(&apiserver, |_| ()).await?;
+    // One connection without a certificate: only the token of each request tells them apart.
+    let shared = Arc::new(client(&fixture, &apiserver, None, Protocol::Http2)?);
+    let pki = apiserver.pki();
+    let own = |user: &str| -> anyhow::Result<Arc<Client>> {
+        let credential = pki.issue(user, Some("dev"))?;
+        let client = client(&fixture, &apiserver, Some(&credential), Protocol::Http2)?;
+        Ok(Arc::new(client))
+    };
+    let (alice, bob) = (own("alice")?, own("bob")?);
+    let mut requests = tokio::task::JoinSet::new();
+    for round in 0..ROUNDS {
+        for namespace in ["a", "b"] {
+            for (user, certain) in [("alice", &alice), ("bob", &bob)] {
+                for client in [&shared, certain] {
+                    let client = Arc::clone(client);
+                    requests.spawn(async move {
+                        let token = format!("Bearer {user}-token");
+                        let target = match round % 3 {
+                            0 => config_maps(namespace),
+                            1 => format!("{}?resourceVersion=0", config_maps(namespace)),
+                            _ => format!("{}?watch=1&timeoutSeconds=1", config_maps(namespace)),
+                        };
+                        let headers = [("authorization", token.as_str())];
+                        let answer = with(&client, Method::GET, &target, &headers).await?;
+                        let allowed = (user, namespace) == ("alice", "a")
+                            || (user, namespace) == ("bob", "b");
+                        let expected = if allowed { 200 } else { 403 };
+                        let text = answer.text();
+                        ensure!(answer.status == expected, "{user} {target}: {text}");
+                        let sees = |owner: &str| text.contains(&format!("\"of-{owner}\""));
+                        ensure!(
+                            sees("alice") == (allowed && user == "alice"),
+                            "{user}: {text}"
+                        );
+                        ensure!(sees("bob") == (allowed && user == "bob"), "{user}: {text}");
+                        anyhow::Ok(())
+                    });
+                }
+            }
+        }
+    }
+    while let Some(answered) = requests.join_next().await {
+        answered??;
+    }
+    fixture.stop().await;
+    apiserver.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_that_name_another_user_have_no_effect() -> anyhow::Result<()> {
+    let apiserver = start().await?;
+    let fixture = Fixture::start(&apiserver, |_| ()).await?;
+    let alice = apiserver.pki().issue("alice", Some("dev"))?;
+    let attacks: [Headers<'_>; 3] = [
+        &[
+            ("x-remote-user", "admin"),
+            ("x-remote-group", "system:masters"),
+        ],
+        &[
+            ("x-remote-group", "system:masters"),
+            ("x-remote-extra-scopes", "all"),
+        ],
+        &[("x-remote-uid", "0"), ("x_remote_user", "admin")],
+    ];
+    for attack in attacks {
+        for protocol in PROTOCOLS {
+            let client = client(&fixture, &apiserver, Some(&alice), protocol)?;
+            let cached = with(&client, Method::GET, &config_maps("b"), attack).await?;
+            assert_eq!(cached.status, 403, "{attack:?}: {}", cached.text());
+            let passed = with(&client, Method::DELETE, &config_maps("b"), attack).await?;
+            assert_eq!(passed.status, 403, "{attack:?}: {}", passed.text());
+            assert_eq!(seen_as(&client, attack).await?, "alice", "{attack:?}");
+        }
+    }
+    fixture.stop().await;
+    apiserver.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn impersonation_is_the_apiservers_to_decide() -> anyhow::Result<()> {
+    let apiserver = start().await?;
+    let fixture = Fixture::start(&apiserver, |_| ()).await?;
+    let admin = apiserver.pki().issue("admin", Some("system:masters"))?;
+    let alice = apiserver.pki().issue("alice", Some("dev"))?;
+    let admin = client(&fixture, &apiserver, Some(&admin), Protocol::Http2)?;
+    let alice = client(&fixture, &apiserver, Some(&alice), Protocol::Http2)?;
+    // The cache is open and knows the administrator's rights.
+    admin.get(&config_maps("b")).await?.ok()?;
+    let forwarded = || apiserver.counters().requests("list", "", "configmaps");
+    let before = forwarded();
+    let as_alice = [("impersonate-user", "alice")];
+    let own = with(&admin, Method::GET, &config_maps("a"), &as_alice).await?;
+    assert_eq!(own.ok()?["items"][0]["metadata"]["name"], "of-alice");
+    let other = with(&admin, Method::GET, &config_maps("b"), &as_alice).await?;
+    assert_eq!(other.status, 403, "{}", other.text());
+    assert_eq!(seen_as(&admin, &as_alice).await?, "alice");
+    assert_eq!(forwarded(), before + 2);
+    let as_admin = [
+        ("impersonate-user", "admin"),
+        ("impersonate-group", "system:masters"),
+    ];
+    let refused = with(&alice, Method::GET, &config_maps("a"), &as_admin).await?;
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    fixture.stop().await;
+    apiserver.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn anonymous_callers_are_let_in_only_where_that_is_configured() -> anyhow::Result<()> {
+    let apiserver = start().await?;
+    for (anonymous, cached, version) in [(false, 401, 401), (true, 403, 200)] {
+        let fixture = Fixture::start(&apiserver, |config| {
+            config.live.authentication.anonymous = anonymous;
+        })
+        .await?;
+        let client = client(&fixture, &apiserver, None, Protocol::Http2)?;
+        let answer = client.get(&config_maps("a")).await?;
+        assert_eq!(answer.status, cached, "{}", answer.text());
+        assert_eq!(answer.text().contains("system:anonymous"), anonymous);
+        let answer = client.get("/version").await?;
+        assert_eq!(answer.status, version, "{}", answer.text());
+        fixture.stop().await;
+    }
+    apiserver.shutdown().await;
+    Ok(())
+}
