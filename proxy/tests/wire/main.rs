@@ -10,4 +10,6 @@ mod counting;
 mod fixture;
 mod golden;
 mod identity;
+mod passthrough;
 mod resume;
+mod scripted;
