@@ -51,7 +51,7 @@ fn measured(outcome: &mut Outcome, tally: &Tally, fleet: &Fleet, start: Duration
             outcome.add("caches of the proxy", caches, Unit::Bytes);
         }
         if let Some(resident) = row.resident {
-            let name = "memory of the process (apiserver, proxy and kubelets, if in one)";
+            let name = "memory of the whole process";
             outcome.add(name, resident as f64, Unit::Bytes);
         }
     }
