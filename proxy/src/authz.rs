@@ -7,15 +7,13 @@
 //! Refuses by default: whatever is not an explicit "allowed" from the apiserver, or membership in
 //! `system:masters`, is not a permit. Errors are never remembered.
 //!
-//! Invariant: a [`Permit`] exists only for attributes that were allowed, and says which those were
-//! and until when.
+//! Invariant: a [`Permit`] exists only for attributes that were allowed, and says which those were.
 
 mod access;
 mod attributes;
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
 use watershed_config::Authorization;
 
 use self::access::{AccessReviews, Verdict};
@@ -32,24 +30,13 @@ const MASTERS: &str = "system:masters";
 #[derive(Debug)]
 pub(crate) struct Permit {
     attributes: Attributes,
-    expires_at: Instant,
     source: Source,
 }
 
 impl Permit {
-    /// What was allowed, to whom.
-    pub(crate) const fn attributes(&self) -> &Attributes {
-        &self.attributes
-    }
-
     /// Whether this is the permit for that request, selectors included.
     pub(crate) fn covers(&self, info: &RequestInfo) -> bool {
         self.attributes == Attributes::new(Arc::clone(&self.attributes.user), info)
-    }
-
-    /// When a request that still runs should be decided about again. The apiserver never does.
-    pub(crate) const fn expires_at(&self) -> Instant {
-        self.expires_at
     }
 
     /// Who decided.
@@ -137,10 +124,8 @@ impl<R: Reviews> Authorizer<R> {
         settings: &Authorization,
     ) -> Result<Permit, AuthzError> {
         if attributes.user.in_group(MASTERS) {
-            let expires_at = Instant::now() + settings.allow_ttl;
             return Ok(Permit {
                 attributes: attributes.clone(),
-                expires_at,
                 source: Source::Masters,
             });
         }
@@ -156,7 +141,6 @@ impl<R: Reviews> Authorizer<R> {
         match &answer.value {
             Verdict::Allowed => Ok(Permit {
                 attributes: attributes.clone(),
-                expires_at: answer.expires_at,
                 source,
             }),
             Verdict::Refused { reason } => Err(AuthzError::Denied {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::sync::watch;
-use watershed_cache::Resource;
+use watershed_cache::{Resource, encoding::Encoding};
 use watershed_config::Live;
 
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
     negotiate::{Action, Endpoint, negotiate},
     passthrough::Passthrough,
     request::{self, Query, RequestInfo, Verb},
-    serve::{self, Read, Reason, answer::Answerer},
+    serve::{self, Instead, Read, Reason, answer::Answerer},
     status::{ErrorFormat, Status},
     upstream::Upstream,
 };
@@ -57,11 +57,31 @@ struct Answered {
     response: Response<Body>,
 }
 
-/// A read the cache may answer, once it is permitted.
-struct Cacheable {
-    key: CacheKey,
-    resource: Resource,
-    read: Read,
+/// A request that was understood.
+struct Asked<'a> {
+    request: &'a Request<Incoming>,
+    connection: &'a Arc<ConnectionInfo>,
+    info: &'a RequestInfo,
+    query: &'a Query,
+    errors: &'a ErrorFormat,
+}
+
+impl Asked<'_> {
+    /// What it reads of `resource` and in which encoding.
+    fn read(&self, resource: &Resource) -> Result<(Encoding, Read), Instead> {
+        let action = match self.info.verb {
+            Verb::List => Action::List,
+            Verb::Watch => Action::Watch,
+            _ => Action::Get,
+        };
+        let endpoint = Endpoint {
+            action,
+            custom: resource.custom,
+        };
+        let encoding = serve::encoding(negotiate(self.request.headers(), self.query, endpoint))?;
+        let read = Read::classify(self.info, self.query, resource, true)?;
+        Ok((encoding, read))
+    }
 }
 
 impl Handler {
@@ -112,7 +132,14 @@ impl Handler {
                 return Answered::refused(error.status(), &errors);
             }
         };
-        let answering = self.from_cache(&request, connection, info, query, &identity);
+        let asked = Asked {
+            request: &request,
+            connection,
+            info,
+            query,
+            errors: &errors,
+        };
+        let answering = self.cached_answer(&asked, &identity);
         let answer = match deadline {
             Some(deadline) => match tokio::time::timeout(deadline, answering).await {
                 Ok(answer) => answer,
@@ -142,84 +169,67 @@ impl Handler {
     }
 
     /// The answer from the cache, a refusal included, or why the request is passed through.
-    async fn from_cache(
+    async fn cached_answer(
         &self,
-        request: &Request<Incoming>,
-        connection: &Arc<ConnectionInfo>,
-        info: &RequestInfo,
-        query: &Query,
+        asked: &Asked<'_>,
         identity: &Identity,
     ) -> Result<Response<Body>, Reason> {
+        let Asked {
+            request,
+            info,
+            query,
+            errors,
+            ..
+        } = asked;
         serve::screen(request.headers(), info)?;
-        let Cacheable {
-            key,
-            resource,
-            read,
-        } = self.cacheable(request, info, query).await?;
-        let live = Arc::clone(&self.live.borrow());
-        let errors = ErrorFormat::negotiate(request.headers(), query);
-        let attributes = Attributes::new(Arc::clone(&identity.user), info);
-        let permit = match self.authorize(&attributes, &live).await {
-            Ok(permit) => permit,
-            Err(error) => {
-                let target = request.uri().path_and_query().map_or("/", |it| it.as_str());
-                return Ok(local(error.status(&attributes, target), &errors));
-            }
-        };
-        let cached = match self.caches.find(&key).await {
-            Ok(cached) => cached,
-            // A storm on a cache that is being filled must not reach the apiserver.
-            Err(Uncached::NotReady) if info.verb != Verb::Get => {
-                return Ok(local(Status::initializing(None, 1), &errors));
-            }
-            Err(why) => return Err(Reason::Uncached(why)),
-        };
-        let read = if cached.cache.watch_list_enabled() {
-            read
-        } else {
-            Read::classify(info, query, &resource, false)?
-        };
-        let answerer = Answerer {
-            cached: &cached,
-            errors: &errors,
-            connection,
-            metrics: &self.metrics,
-            patience: live.limits.consistent_read_timeout,
-        };
-        answerer.answer(permit, read).await
-    }
-
-    /// Which cache a read is for, and what it asks of it.
-    async fn cacheable(
-        &self,
-        request: &Request<Incoming>,
-        info: &RequestInfo,
-        query: &Query,
-    ) -> Result<Cacheable, Reason> {
         let gvr = GroupVersionResource {
             group: info.group.as_str().into(),
             version: info.version.as_str().into(),
             resource: info.resource.as_str().into(),
         };
         let resource = self.caches.resource(&gvr).await.map_err(Reason::Uncached)?;
-        let action = match info.verb {
-            Verb::List => Action::List,
-            Verb::Watch => Action::Watch,
-            _ => Action::Get,
+        let read = match asked.read(&resource) {
+            Err(Instead::Forward(reason)) => return Err(reason),
+            Err(Instead::Refuse(status)) => Err(status),
+            Ok(read) => Ok(read),
         };
-        let endpoint = Endpoint {
-            action,
-            custom: resource.custom,
+        let live = Arc::clone(&self.live.borrow());
+        let attributes = Attributes::new(Arc::clone(&identity.user), info);
+        let permit = match self.authorize(&attributes, &live).await {
+            Ok(permit) => permit,
+            Err(error) => {
+                let target = request.uri().path_and_query().map_or("/", |it| it.as_str());
+                return Ok(local(error.status(&attributes, target), errors));
+            }
         };
-        let form =
-            negotiate(request.headers(), query, endpoint).map_err(|_| Reason::Representation)?;
-        let encoding = serve::encoding(form)?;
-        let read = Read::classify(info, query, &resource, true)?;
-        Ok(Cacheable {
-            key: CacheKey { gvr, encoding },
-            resource,
-            read,
-        })
+        let (encoding, mut read) = match read {
+            Ok(read) => read,
+            Err(status) => return Ok(local(*status, errors)),
+        };
+        let cached = match self.caches.find(&CacheKey { gvr, encoding }).await {
+            Ok(cached) => cached,
+            // A storm on a cache that is being filled must not reach the apiserver.
+            Err(Uncached::NotReady) if info.verb != Verb::Get => {
+                return Ok(local(Status::initializing(None, 1), errors));
+            }
+            Err(why) => return Err(Reason::Uncached(why)),
+        };
+        if !cached.cache.watch_list_enabled() {
+            read = match Read::classify(info, query, &resource, false) {
+                Ok(read) => read,
+                Err(Instead::Forward(reason)) => return Err(reason),
+                Err(Instead::Refuse(status)) => return Ok(local(*status, errors)),
+            };
+        }
+        let answerer = Answerer {
+            cached: &cached,
+            errors,
+            connection: asked.connection,
+            metrics: &self.metrics,
+            patience: live.limits.consistent_read_timeout,
+        };
+        debug_assert!(permit.covers(info), "a permit is for one request");
+        answerer.answer(permit, read).await
     }
 
     async fn authorize(&self, attributes: &Attributes, live: &Live) -> Result<Permit, AuthzError> {

@@ -26,9 +26,6 @@ const CLAUSES_MAX: usize = 12;
 /// A header nobody can serve.
 const UNKNOWN: &str = "?/?";
 
-/// A body smaller than or as long as this is never compressed, in bytes.
-pub(crate) const GZIP_THRESHOLD: usize = 128 * 1024;
-
 /// The encoding of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Media {
@@ -205,14 +202,6 @@ impl ErrorFormat {
             Ok(None) | Err(_) => Media::Json { pretty: true },
         })
     }
-}
-
-/// Whether the client takes gzip: a token of the first `Accept-Encoding` line is exactly `gzip`.
-pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
-    first(headers, header::ACCEPT_ENCODING)
-        .unwrap_or_default()
-        .split(',')
-        .any(|token| token.trim() == "gzip")
 }
 
 /// The router's test: some element, cut at its first `;`, is `*/*` or exactly a type served.

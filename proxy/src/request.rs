@@ -18,8 +18,8 @@ mod scalar;
 
 use http::{HeaderMap, HeaderName, header};
 
-pub(crate) use self::info::{RequestInfo, RequestInfoError, Verb};
-pub(crate) use self::options::{GetOptions, ListOptions, MATCH_EXACT, MATCH_NOT_OLDER_THAN};
+pub(crate) use self::info::{RequestInfo, Verb};
+pub(crate) use self::options::{GetOptions, ListOptions, MATCH_NOT_OLDER_THAN};
 pub(crate) use self::query::Query;
 pub(crate) use self::scalar::{parse_bool, timeout};
 

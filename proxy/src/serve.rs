@@ -3,8 +3,7 @@
 //! Owns: which reads the cache may answer and what each of them means ([`Read`]), by the tables of
 //! kube-apiserver's own cache delegation (as `cacher/delegator`, 1.36).
 //! Refuses: to answer anything it does not understand whole. An option, a selector or a form it is
-//! not sure about is passed through, and so are requests the apiserver will refuse: their error
-//! texts are its own.
+//! not sure about is passed through; so is an error whose words may depend on the apiserver.
 //! Invariant: [`Read::classify`] does no I/O and holds no state, so the same request always means
 //! the same; a read without a resource version is only ever [`Freshness::Consistent`].
 //!
@@ -18,13 +17,14 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use watershed_cache::{Resource, ResourceVersion, Selection, encoding::Encoding};
 
 use crate::{
     caches::Uncached,
-    negotiate::{Media, Negotiated, Transform},
+    negotiate::{Media, Negotiated, NotAcceptable, Transform},
     request::{Doubt, GetOptions, ListOptions, MATCH_NOT_OLDER_THAN, Query, RequestInfo, Verb},
+    status::Status,
 };
 
 pub(crate) mod answer;
@@ -44,10 +44,6 @@ const WATCH_TIMEOUT_MIN: Duration = Duration::from_secs(1800);
 pub(crate) enum Reason {
     /// It is not a read in a form the proxy knows.
     Doubt(Doubt),
-    /// It wants to leave HTTP: exec, attach, port-forward, a WebSocket watch.
-    Upgrade,
-    /// It acts for somebody else.
-    Impersonation,
     /// The resource has no ready cache.
     Uncached(Uncached),
     /// Tables, metadata only, YAML, indented JSON, or an `Accept` the apiserver will refuse.
@@ -69,8 +65,6 @@ impl Reason {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Doubt(doubt) => doubt.as_str(),
-            Self::Upgrade => "upgrade",
-            Self::Impersonation => "impersonation",
             Self::Uncached(why) => why.as_str(),
             Self::Representation => "representation",
             Self::Invalid => "invalid",
@@ -143,8 +137,39 @@ pub(crate) enum Read {
     },
 }
 
-/// The encoding to answer in, if the cache can give this form.
-pub(crate) fn encoding(form: Negotiated) -> Result<Encoding, Reason> {
+/// What happens to a read that the cache does not answer.
+#[derive(Debug)]
+pub(crate) enum Instead {
+    /// It is passed through.
+    Forward(Reason),
+    /// The apiserver would certainly refuse it in these words; they come after authorization.
+    Refuse(Box<Status>),
+}
+
+impl From<Reason> for Instead {
+    fn from(reason: Reason) -> Self {
+        Self::Forward(reason)
+    }
+}
+
+impl From<Status> for Instead {
+    fn from(status: Status) -> Self {
+        Self::Refuse(Box::new(status))
+    }
+}
+
+/// The encoding to answer in, if the cache can give the form that was negotiated.
+pub(crate) fn encoding(form: Result<Negotiated, NotAcceptable>) -> Result<Encoding, Instead> {
+    let form = match form {
+        Ok(form) => form,
+        // This one comes after everything else, the opened watch included.
+        Err(NotAcceptable::Stream) => return Err(Reason::Representation.into()),
+        Err(refused) => {
+            return Err(refused
+                .status()
+                .map_or(Reason::Representation.into(), Instead::from));
+        }
+    };
     match form {
         Negotiated {
             media: Media::Json { pretty: false },
@@ -154,23 +179,16 @@ pub(crate) fn encoding(form: Negotiated) -> Result<Encoding, Reason> {
             media: Media::Protobuf,
             transform: Transform::None,
         } => Ok(Encoding::Protobuf),
-        Negotiated { .. } => Err(Reason::Representation),
+        Negotiated { .. } => Err(Reason::Representation.into()),
     }
 }
 
 /// What can be told from the request alone, before anybody is asked who sent it.
 pub(crate) fn screen(headers: &HeaderMap, info: &RequestInfo) -> Result<(), Reason> {
-    if headers.contains_key(header::UPGRADE) {
-        return Err(Reason::Upgrade);
+    match info.doubt().or_else(|| Doubt::of_headers(headers)) {
+        Some(doubt) => Err(Reason::Doubt(doubt)),
+        None => Ok(()),
     }
-    if headers
-        .keys()
-        .any(|name| name.as_str().starts_with("impersonate-"))
-    {
-        return Err(Reason::Impersonation);
-    }
-    info.doubt()
-        .map_or(Ok(()), |doubt| Err(Reason::Doubt(doubt)))
 }
 
 impl Read {
@@ -181,7 +199,7 @@ impl Read {
         query: &Query,
         resource: &Resource,
         watch_list: bool,
-    ) -> Result<Self, Reason> {
+    ) -> Result<Self, Instead> {
         let namespace = scope(info, resource)?;
         match (&info.verb, &info.options) {
             (Verb::Get, None) => Self::get(info, query, namespace, resource),
@@ -189,7 +207,8 @@ impl Read {
             (Verb::Watch, Some(Ok(options))) => {
                 Self::watch(info, options, (namespace, resource), watch_list)
             }
-            _ => Err(Reason::Invalid),
+            (_, Some(Err(status))) => Err(status.clone().into()),
+            _ => Err(Reason::Invalid.into()),
         }
     }
 
@@ -198,13 +217,13 @@ impl Read {
         query: &Query,
         namespace: &str,
         resource: &Resource,
-    ) -> Result<Self, Reason> {
-        let options = GetOptions::decode(query).map_err(|_| Reason::Invalid)?;
+    ) -> Result<Self, Instead> {
         if resource.namespaced == namespace.is_empty() {
-            return Err(Reason::Invalid);
+            return Err(Reason::Invalid.into());
         }
+        let options = GetOptions::decode(query)?;
         Ok(Self::Get {
-            freshness: freshness(&options.resource_version)?,
+            freshness: freshness(&options.resource_version, Status::unclassified)?,
             namespace: namespace.to_owned(),
             name: info.name.clone(),
         })
@@ -215,41 +234,33 @@ impl Read {
         options: &ListOptions,
         namespace: &str,
         resource: &Resource,
-    ) -> Result<Self, Reason> {
-        options.validate(true).map_err(|_| Reason::Invalid)?;
+    ) -> Result<Self, Instead> {
+        options.validate(true)?;
+        let selection = selection(info, options, namespace, resource)?;
         if !options.continue_token.is_empty() {
-            return Err(Reason::Paging);
+            return Err(Reason::Paging.into());
         }
-        let freshness = freshness(&options.resource_version)?;
+        let refusal = |text: String| Status::invalid_list_resource_version(&text);
+        let freshness = freshness(&options.resource_version, refusal)?;
         let limit = usize::try_from(options.limit)
             .ok()
             .filter(|limit| *limit > 0);
         let not_older_than = options.resource_version_match == MATCH_NOT_OLDER_THAN;
-        let exact = match freshness {
+        let limit = match freshness {
             // With "0" the limit is ignored, whatever the match.
-            Freshness::Any => {
-                return Self::listed(info, options, (namespace, resource), (freshness, None));
-            }
-            Freshness::Consistent => false,
+            Freshness::Any => None,
+            Freshness::Consistent => limit,
+            Freshness::AtLeast(_) if not_older_than => limit,
             Freshness::AtLeast(_) => {
-                !not_older_than && (limit.is_some() || !options.resource_version_match.is_empty())
+                if limit.is_some() || !options.resource_version_match.is_empty() {
+                    return Err(Reason::Exact.into());
+                }
+                None
             }
         };
-        if exact {
-            return Err(Reason::Exact);
-        }
-        Self::listed(info, options, (namespace, resource), (freshness, limit))
-    }
-
-    fn listed(
-        info: &RequestInfo,
-        options: &ListOptions,
-        (namespace, resource): (&str, &Resource),
-        (freshness, limit): (Freshness, Option<usize>),
-    ) -> Result<Self, Reason> {
         Ok(Self::List {
             freshness,
-            selection: selection(info, options, namespace, resource)?,
+            selection,
             limit,
         })
     }
@@ -259,17 +270,19 @@ impl Read {
         options: &ListOptions,
         (namespace, resource): (&str, &Resource),
         watch_list: bool,
-    ) -> Result<Self, Reason> {
+    ) -> Result<Self, Instead> {
         let mut options = options.clone();
         options.default_watch(watch_list);
+        // What exactly is refused depends on the feature, so the apiserver says it.
         options.validate(watch_list).map_err(|_| Reason::Invalid)?;
+        let selection = selection(info, &options, namespace, resource)?;
         let timeout = match options.timeout_seconds {
             None | Some(0) => WATCH_TIMEOUT_MIN.mul_f64(1.0 + fastrand::f64()),
             Some(seconds) => {
                 Duration::from_secs(u64::try_from(seconds).map_err(|_| Reason::Invalid)?)
             }
         };
-        let freshness = freshness(&options.resource_version)?;
+        let freshness = freshness(&options.resource_version, Status::unclassified)?;
         let start = match (options.send_initial_events, freshness) {
             (Some(true), _) => Start::Initial {
                 freshness,
@@ -285,7 +298,7 @@ impl Read {
         };
         Ok(Self::Watch {
             start,
-            selection: selection(info, &options, namespace, resource)?,
+            selection,
             bookmarks: options.allow_watch_bookmarks,
             timeout,
         })
@@ -293,31 +306,33 @@ impl Read {
 }
 
 /// The namespace that was asked for, empty for all of them; or a path the router will refuse.
-fn scope<'a>(info: &'a RequestInfo, resource: &Resource) -> Result<&'a str, Reason> {
+fn scope<'a>(info: &'a RequestInfo, resource: &Resource) -> Result<&'a str, Instead> {
     if resource.namespaced {
         return Ok(&info.namespace);
     }
     // The path of one namespace names it twice.
     let is_namespace = resource.group.is_empty() && &*resource.resource == "namespaces";
     let fits = info.namespace.is_empty() || (is_namespace && info.namespace == info.name);
-    if fits { Ok("") } else { Err(Reason::Invalid) }
+    if fits {
+        Ok("")
+    } else {
+        Err(Reason::Invalid.into())
+    }
 }
 
-/// An unparsable version is an error with the apiserver's words.
-fn freshness(resource_version: &str) -> Result<Freshness, Reason> {
+/// An unparsable version is refused in the apiserver's words, which `refusal` completes.
+fn freshness(
+    resource_version: &str,
+    refusal: impl Fn(String) -> Status,
+) -> Result<Freshness, Instead> {
     match resource_version {
         "" => Ok(Freshness::Consistent),
+        "0" => Ok(Freshness::Any),
         text => match ResourceVersion::parse_strict(text) {
-            Ok(version) if version == ResourceVersion::default() => {
-                // "00" is zero too, but the apiserver compares with "0" as a string.
-                if text == "0" {
-                    Ok(Freshness::Any)
-                } else {
-                    Err(Reason::Invalid)
-                }
-            }
+            // "00" is zero too, but the apiserver compares with "0" as a string.
+            Ok(version) if version == ResourceVersion::default() => Err(Reason::Invalid.into()),
             Ok(version) => Ok(Freshness::AtLeast(version)),
-            Err(_) => Err(Reason::Invalid),
+            Err(error) => Err(refusal(error.to_string()).into()),
         },
     }
 }
@@ -327,9 +342,9 @@ fn selection(
     options: &ListOptions,
     namespace: &str,
     resource: &Resource,
-) -> Result<Selection, Reason> {
+) -> Result<Selection, Instead> {
     let mut options = options.clone();
-    options.bind_name(&info.name).map_err(|_| Reason::Invalid)?;
+    options.bind_name(&info.name)?;
     let fields = options
         .field_selector
         .bind(&resource.fields)

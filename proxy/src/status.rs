@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-pub(crate) use self::catalogue::{Refused, TooLarge};
+pub(crate) use self::catalogue::Refused;
 pub(crate) use self::gotext::quote;
 use crate::negotiate::Media;
 
@@ -109,16 +109,13 @@ impl Status {
     }
 
     /// The HTTP status code.
+    #[cfg(test)]
     pub(crate) const fn code(&self) -> u16 {
         self.code
     }
 
-    /// The machine-readable reason; empty where the apiserver sends none.
-    pub(crate) fn reason(&self) -> &str {
-        &self.reason
-    }
-
     /// The message for humans.
+    #[cfg(test)]
     pub(crate) fn message(&self) -> &str {
         &self.message
     }

@@ -153,7 +153,7 @@ async fn masters_need_no_review() {
         .await
         .unwrap();
     assert_eq!(permit.source(), Source::Masters);
-    assert_eq!(permit.attributes(), &master);
+    assert_eq!(&permit.attributes, &master);
     assert!(script.asked().is_empty());
 }
 
@@ -164,14 +164,9 @@ async fn decisions_are_remembered_for_their_own_ttl() {
     let pods = alice("/api/v1/pods");
     let permit = authorizer.authorize(&pods, &SETTINGS).await.unwrap();
     assert_eq!(permit.source(), Source::Review);
-    assert_eq!(permit.expires_at(), Instant::now() + SETTINGS.allow_ttl);
     advance(Duration::from_millis(9_900)).await;
     let permit = authorizer.authorize(&pods, &SETTINGS).await.unwrap();
     assert_eq!(permit.source(), Source::Cache);
-    assert_eq!(
-        permit.expires_at(),
-        Instant::now() + Duration::from_millis(100)
-    );
     advance(Duration::from_millis(100)).await;
     authorizer.authorize(&pods, &SETTINGS).await.unwrap_err();
     advance(Duration::from_millis(4_900)).await;
@@ -213,7 +208,7 @@ async fn no_decision_is_used_for_anything_else() {
     for attributes in &all {
         let permit = authorizer.authorize(attributes, &SETTINGS).await.unwrap();
         assert_eq!(permit.source(), Source::Review, "{attributes:?}");
-        assert_eq!(permit.attributes(), attributes);
+        assert_eq!(&permit.attributes, attributes);
     }
 }
 

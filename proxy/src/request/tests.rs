@@ -4,6 +4,8 @@ use base64::Engine as _;
 use http::{Method, Uri};
 use serde::Deserialize;
 
+use super::info::RequestInfoError;
+use super::options::MATCH_EXACT;
 use super::*;
 use crate::negotiate::Media;
 use crate::status::{ErrorFormat, Status};

@@ -22,7 +22,7 @@ use crate::{
     caches::{Cached, Uncached},
     listener::ConnectionInfo,
     metrics::{Metrics, ResourceLabels},
-    status::{ErrorFormat, Status, TooLarge},
+    status::{ErrorFormat, Status},
 };
 
 /// Seconds after which a client that found the cache busy or empty should come back.
@@ -159,11 +159,7 @@ impl Answerer<'_> {
     fn stale(&self, stale: Stale, verb: Verb) -> Answer {
         match (stale, verb) {
             (Stale::TooLarge { requested, current }, verb) => {
-                let status = Status::resource_version_too_large(
-                    requested.get(),
-                    current.get(),
-                    TooLarge::Cache,
-                );
+                let status = Status::resource_version_too_large(requested.get(), current.get());
                 Ok(match verb {
                     Verb::Get | Verb::List => self.error(status),
                     Verb::Watch => self.error_event(&status),

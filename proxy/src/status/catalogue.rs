@@ -1,7 +1,6 @@
 //! One constructor per error of the apiserver's catalogue that a proxy answers itself.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use super::gotext::{quote, sanitize};
 use super::{Cause, Details, Form, Status};
@@ -31,15 +30,6 @@ pub(crate) enum Refused<'a> {
         /// The decoded path.
         path: &'a str,
     },
-}
-
-/// Who found a resource version too large; the apiserver's answers differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TooLarge {
-    /// The watch cache, after waiting: the client may retry after a second.
-    Cache,
-    /// The store itself: no Retry-After.
-    Store,
 }
 
 impl Status {
@@ -107,37 +97,6 @@ impl Status {
         Self::new(404, "NotFound", message).with(object_details(group, resource, name))
     }
 
-    /// 404 by the router of a built-in group: unknown version, resource or form of path.
-    pub(crate) fn path_not_found() -> Self {
-        Self::new(
-            404,
-            "NotFound",
-            "the server could not find the requested resource",
-        )
-        .with(Details::default())
-    }
-
-    /// 404 as text: an unknown group or non-resource path.
-    pub(crate) fn page_not_found() -> Self {
-        Self::text(404, "404 page not found\n")
-    }
-
-    /// 405 by the router of built-in resources.
-    pub(crate) fn method_not_allowed() -> Self {
-        let message = "the server does not allow this method on the requested resource";
-        Self::new(405, "MethodNotAllowed", message).with(Details::default())
-    }
-
-    /// 405: a resource that lists but does not watch.
-    pub(crate) fn watch_not_supported(group: &str, resource: &str) -> Self {
-        let kind = qualified(resource, group);
-        let message = format!(
-            "watch is not supported on resources of kind {}",
-            quote(&kind)
-        );
-        Self::new(405, "MethodNotAllowed", message).with(object_details(group, resource, ""))
-    }
-
     /// 406 by the handler: nothing in `Accept` is served here.
     pub(crate) fn not_acceptable(message: impl Into<String>) -> Self {
         Self::new(406, "NotAcceptable", message)
@@ -151,26 +110,6 @@ impl Status {
     /// 410: a watch from before the window. `oldest` is the oldest acceptable resource version.
     pub(crate) fn expired_watch(requested: u64, oldest: u64) -> Self {
         Self::expired(format!("too old resource version: {requested} ({oldest})"))
-    }
-
-    /// 410: a LIST at an exact resource version that is compacted.
-    pub(crate) fn expired_list() -> Self {
-        Self::expired("The resourceVersion for the provided list is too old.")
-    }
-
-    /// 410: a continue token whose resource version is compacted; `replacement` goes on from the
-    /// same key at the newest version.
-    pub(crate) fn expired_continue(replacement: String) -> Self {
-        let message = "The provided continue parameter is too old to display a consistent list \
-             result. You can start a new list without the continue parameter, or use the continue \
-             token in this response to retrieve the remainder of the results. Continuing with the \
-             provided token results in an inconsistent list - objects that were created, modified, \
-             or deleted between the time the first chunk was returned and now may show up in the \
-             list.";
-        Self {
-            continue_token: Some(replacement.into()),
-            ..Self::expired(message)
-        }
     }
 
     /// 410 with any text.
@@ -211,13 +150,6 @@ impl Status {
         Self::too_many_requests(message, retry_after_seconds)
     }
 
-    /// What the apiserver's cache tells clients to wait, in seconds, when it has not been ready
-    /// for so long: e^(0.06·seconds), between 1 and 30.
-    pub(crate) fn initializing_retry_after(not_ready_for: Duration) -> u32 {
-        // The cast truncates as Go's and saturates.
-        ((0.06 * not_ready_for.as_secs_f64()).exp() as u32).clamp(1, 30)
-    }
-
     /// 429 as a Status: a limit of the proxy was reached.
     pub(crate) fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
         Self::new(429, "TooManyRequests", message).with(Details {
@@ -226,35 +158,10 @@ impl Status {
         })
     }
 
-    /// 429 as text, as the apiserver's admission of requests answers.
-    pub(crate) fn overloaded(retry_after_seconds: u32) -> Self {
-        Self {
-            retry_after: Some(retry_after_seconds),
-            ..Self::text(429, "Too many requests, please try again later.\n")
-        }
-    }
-
     /// 500 without a reason: an error the apiserver does not classify, such as a resource version
     /// that is no number on GET and WATCH.
     pub(crate) fn unclassified(message: impl Into<String>) -> Self {
         Self::new(500, "", message)
-    }
-
-    /// 500 with reason: something failed inside.
-    pub(crate) fn internal_error(error: &str) -> Self {
-        let cause = Cause {
-            message: error.to_owned(),
-            ..Cause::default()
-        };
-        Self::new(
-            500,
-            "InternalError",
-            format!("Internal error occurred: {error}"),
-        )
-        .with(Details {
-            causes: vec![cause],
-            ..Details::default()
-        })
     }
 
     /// 500 as text: the request could not be understood or authorized at all. `request_uri` is
@@ -262,14 +169,6 @@ impl Status {
     pub(crate) fn internal_server_error(request_uri: &str, error: &str) -> Self {
         let text = format!("Internal Server Error: {}: {error}", quote(request_uri));
         Self::text(500, format!("{}\n", sanitize(&text)))
-    }
-
-    /// 503: the proxy is going away.
-    pub(crate) fn shutting_down() -> Self {
-        Self {
-            retry_after: Some(1),
-            ..Self::new(503, "ServiceUnavailable", "apiserver is shutting down")
-        }
     }
 
     /// 503 with any text: no apiserver can be reached.
@@ -281,11 +180,7 @@ impl Status {
     }
 
     /// 504: the cache did not reach the resource version asked for in time.
-    pub(crate) fn resource_version_too_large(
-        requested: u64,
-        current: u64,
-        found_by: TooLarge,
-    ) -> Self {
+    pub(crate) fn resource_version_too_large(requested: u64, current: u64) -> Self {
         let message =
             format!("Timeout: Too large resource version: {requested}, current: {current}");
         let cause = Cause {
@@ -293,13 +188,9 @@ impl Status {
             message: "Too large resource version".to_owned(),
             field: Cow::Borrowed(""),
         };
-        let retry_after_seconds = match found_by {
-            TooLarge::Cache => 1,
-            TooLarge::Store => 0,
-        };
         Self::new(504, "Timeout", message).with(Details {
             causes: vec![cause],
-            retry_after_seconds,
+            retry_after_seconds: 1,
             ..Details::default()
         })
     }
@@ -311,23 +202,6 @@ impl Status {
             form: Form::Untyped,
             ..Self::new(504, "Timeout", message).with(Details::default())
         }
-    }
-
-    /// A Status received from the apiserver, to be passed on as an ERROR event or an answer.
-    pub(crate) fn relayed(
-        code: u16,
-        reason: String,
-        message: String,
-        retry_after_seconds: Option<u32>,
-    ) -> Self {
-        let mut status = Self::new(code, reason, message);
-        if let Some(retry_after_seconds) = retry_after_seconds {
-            status = status.with(Details {
-                retry_after_seconds,
-                ..Details::default()
-            });
-        }
-        status
     }
 
     fn text(code: u16, message: impl Into<String>) -> Self {

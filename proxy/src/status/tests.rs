@@ -113,24 +113,8 @@ fn the_catalogue_has_the_bodies_of_the_apiserver() {
             r#""message":"deployments.apps \"x\" not found","reason":"NotFound","details":{"name":"x","group":"apps","kind":"deployments"},"code":404}"#,
         ),
         (
-            Status::path_not_found(),
-            r#""message":"the server could not find the requested resource","reason":"NotFound","details":{},"code":404}"#,
-        ),
-        (
-            Status::method_not_allowed(),
-            r#""message":"the server does not allow this method on the requested resource","reason":"MethodNotAllowed","details":{},"code":405}"#,
-        ),
-        (
-            Status::watch_not_supported("", "componentstatuses"),
-            r#""message":"watch is not supported on resources of kind \"componentstatuses\"","reason":"MethodNotAllowed","details":{"kind":"componentstatuses"},"code":405}"#,
-        ),
-        (
             Status::initializing(None, 1),
             r#""message":"storage is (re)initializing","reason":"TooManyRequests","details":{"retryAfterSeconds":1},"code":429}"#,
-        ),
-        (
-            Status::internal_error("boom"),
-            r#""message":"Internal error occurred: boom","reason":"InternalError","details":{"causes":[{"message":"boom"}]},"code":500}"#,
         ),
         (
             Status::unclassified("yaml: control characters are not allowed"),
@@ -145,7 +129,7 @@ fn the_catalogue_has_the_bodies_of_the_apiserver() {
             r#""message":"the request has been made before all known HTTP paths have been installed, please try again","reason":"ServiceUnavailable","details":{"retryAfterSeconds":5},"code":503}"#,
         ),
         (
-            Status::resource_version_too_large(99_999_999, 12345, TooLarge::Cache),
+            Status::resource_version_too_large(99_999_999, 12345),
             r#""message":"Timeout: Too large resource version: 99999999, current: 12345","reason":"Timeout","details":{"causes":[{"reason":"ResourceVersionTooLarge","message":"Too large resource version"}],"retryAfterSeconds":1},"code":504}"#,
         ),
     ];
@@ -156,28 +140,12 @@ fn the_catalogue_has_the_bodies_of_the_apiserver() {
 }
 
 #[test]
-fn an_expired_continue_token_is_replaced_in_the_metadata() {
-    let body = compact(Status::expired_continue("abc".to_owned()));
-    assert!(body.contains(r#""metadata":{"continue":"abc"}"#), "{body}");
-    let protobuf = Status::expired_continue("abc".to_owned()).protobuf();
-    let meta = hex("0a09 0a0012001a03616263");
-    assert!(protobuf.windows(meta.len()).any(|window| window == meta));
-}
-
-#[test]
 fn texts_are_never_negotiated() {
     let table = [
         (
             Status::internal_server_error("/apis/apps/v1/watch?a=<b>&c", "no <kind>"),
             500,
             "Internal Server Error: \"/apis/apps/v1/watch?a=&lt;b&gt;&amp;c\": no &lt;kind&gt;\n",
-            true,
-        ),
-        (Status::page_not_found(), 404, "404 page not found\n", true),
-        (
-            Status::overloaded(3),
-            429,
-            "Too many requests, please try again later.\n",
             true,
         ),
         (
@@ -207,16 +175,7 @@ fn texts_are_never_negotiated() {
 fn retry_after_is_sent_where_the_client_may_retry() {
     let table = [
         (Status::initializing(None, 7), Some("7")),
-        (Status::overloaded(3), Some("3")),
-        (Status::shutting_down(), Some("1")),
-        (
-            Status::resource_version_too_large(2, 1, TooLarge::Cache),
-            Some("1"),
-        ),
-        (
-            Status::resource_version_too_large(2, 1, TooLarge::Store),
-            None,
-        ),
+        (Status::resource_version_too_large(2, 1), Some("1")),
         (Status::unauthorized(), None),
     ];
     for (status, want) in table {
@@ -228,22 +187,6 @@ fn retry_after_is_sent_where_the_client_may_retry() {
             .map(|value| value.to_str().unwrap());
         assert_eq!(got, want, "{message}");
         assert_eq!(response.headers()["cache-control"], "no-cache, private");
-    }
-}
-
-#[test]
-fn the_longer_a_cache_is_not_ready_the_longer_clients_wait() {
-    for (seconds, want) in [
-        (0, 1),
-        (11, 1),
-        (12, 2),
-        (30, 6),
-        (56, 28),
-        (57, 30),
-        (9999, 30),
-    ] {
-        let got = Status::initializing_retry_after(std::time::Duration::from_secs(seconds));
-        assert_eq!(got, want, "{seconds} s");
     }
 }
 
@@ -287,12 +230,6 @@ fn yaml_folds_and_quotes_as_go_yaml() {
             "apiVersion: v1\ncode: 406\ndetails: {}\nkind: Status\nmessage: |-\n  \
              406: Not Acceptable\n\n  Available: none\nmetadata: {}\nreason: NotAcceptable\n\
              status: Failure\n",
-        ),
-        (
-            Status::internal_error("it's \"broken\": #1"),
-            "apiVersion: v1\ncode: 500\ndetails:\n  causes:\n  - message: 'it''s \"broken\": #1'\n\
-             kind: Status\nmessage: 'Internal error occurred: it''s \"broken\": #1'\nmetadata: {}\n\
-             reason: InternalError\nstatus: Failure\n",
         ),
     ];
     for (status, want) in table {
