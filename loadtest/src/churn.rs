@@ -212,9 +212,9 @@ impl Churn {
         &self.shared
     }
 
-    /// Changes the rate from the next [`run`](Self::run) on.
-    pub fn set_rate(&mut self, writes_per_second: f64) {
-        self.options.writes_per_second = writes_per_second;
+    /// Changes the nodes that pods are bound to.
+    pub fn set_nodes(&mut self, nodes: Vec<String>) {
+        self.options.nodes = nodes;
     }
 
     /// Writes at the given rate until `stop`, then waits for the writes in flight.

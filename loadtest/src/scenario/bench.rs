@@ -32,6 +32,7 @@ pub(super) struct Bench {
     pub(super) admin: Administrator,
     pub(super) fleet: Fleet,
     pub(super) outcome: Outcome,
+    pub(super) target: Target,
     process: Option<Process>,
     pub(super) stop: CancellationToken,
 }
@@ -73,6 +74,7 @@ impl Bench {
             fleet: Fleet::new(options, &CancellationToken::new()),
             outcome: Outcome::new(&name, settings),
             process: target.pid.map(|pid| Process::new(Some(pid))),
+            target,
             stop: stop.clone(),
         })
     }
@@ -121,6 +123,13 @@ impl Bench {
         progress.done();
         self.settle().await?;
         Ok(churn)
+    }
+
+    /// Binds one pod to each node that came since.
+    pub(super) async fn bind_more(&mut self, churn: &mut Churn) -> Result<()> {
+        churn.set_nodes(self.fleet.nodes());
+        churn.bind_agents(|_| {}).await?;
+        self.settle().await
     }
 
     /// Waits until every kubelet has all its watches.

@@ -8,17 +8,21 @@ use tokio::time::sleep;
 use super::Outcome;
 use super::bench::Bench;
 use super::outcome::{Plot, Series, Unit};
-use crate::churn::Mix;
+use crate::churn::{Churn, Mix};
 
 /// Share of the kubelets at which memory is sampled, besides all.
 const STEPS: [f64; 5] = [0.2, 0.4, 0.6, 0.8, 1.0];
 
 pub(super) async fn run(mut bench: Bench) -> Result<Outcome> {
-    let (mut points, mut churn) = (Vec::new(), None);
+    let mut points = Vec::new();
+    let mut churn: Option<Churn> = None;
     for step in STEPS {
         let count = ((bench.arguments.kubelets as f64 * step) as usize).max(1);
         bench.start_kubelets(count).await?;
-        churn = Some(bench.populate(Mix::ALL).await?);
+        match &mut churn {
+            Some(churn) => bench.bind_more(churn).await?,
+            None => churn = Some(bench.populate(Mix::ALL).await?),
+        }
         sleep(bench.seconds() / STEPS.len() as u32).await;
         let watches = bench.stats().watches.load(Ordering::Relaxed);
         if let Some(sample) = bench.sample() {

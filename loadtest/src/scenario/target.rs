@@ -82,7 +82,14 @@ impl Administrator {
     /// # Errors
     /// When the address is malformed or the certificate cannot be issued.
     pub fn new(target: &Target) -> Result<Self> {
-        let url = target.apiserver.as_ref().unwrap_or(&target.url);
+        Self::at(target, target.apiserver.as_ref().unwrap_or(&target.url))
+    }
+
+    /// Connects to a server whose certificate the target's authority signed.
+    ///
+    /// # Errors
+    /// When the address is malformed or the certificate cannot be issued.
+    pub fn at(target: &Target, url: &str) -> Result<Self> {
         let endpoint = Endpoint::new(url, target.pki.ca())?;
         let credential = target.pki.issue("loadtest", Some("system:masters"))?;
         let (client, connection) = endpoint.client(&credential, Arc::new(Semaphore::new(1)))?;
