@@ -5,16 +5,18 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context as _, ensure};
 use fastrand::Rng;
 use serde_json::{Value, json};
-use watershed_loadtest::apiserver::{Apiserver, Options, Profile, resources::Resource};
+use watershed_loadtest::apiserver::{
+    Apiserver, Options, Profile, faults::Damage, resources::Resource,
+};
 
 use crate::{
     client::{Client, Event, JSON, PROTOBUF, Protocol, Watch},
     fixture::{Fixture, until},
 };
 
-/// Cuts of every upstream connection, and writes before each.
-const CUTS: usize = 12;
-const WRITES_PER_CUT: usize = 40;
+/// Times that every upstream stream breaks, and writes before and after each.
+const BREAKS: usize = 10;
+const WRITES: usize = 40;
 
 /// What selectors see of a pod.
 #[derive(Clone, Debug)]
@@ -258,7 +260,7 @@ fn admin(fixture: &Fixture, apiserver: &Apiserver) -> anyhow::Result<Client> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cut_upstream_connections_lose_double_and_reorder_nothing() -> anyhow::Result<()> {
+async fn broken_upstream_streams_lose_double_and_reorder_nothing() -> anyhow::Result<()> {
     let apiserver = Apiserver::start(Options::default()).await?;
     let fixture = Fixture::start(&apiserver, |_| ()).await?;
     let client = admin(&fixture, &apiserver)?;
@@ -280,14 +282,18 @@ async fn cut_upstream_connections_lose_double_and_reorder_nothing() -> anyhow::R
         }
     }
     let opened = || apiserver.counters().requests("watch", "", "pods");
-    for _ in 0..CUTS {
+    for round in 0..BREAKS {
         let before = opened();
-        for _ in 0..WRITES_PER_CUT {
+        for _ in 0..WRITES {
             pods.write();
             tokio::task::yield_now().await;
         }
-        apiserver.faults().cut_connections();
-        (0..WRITES_PER_CUT).for_each(|_| pods.write());
+        match round {
+            3 => apiserver.faults().damage_frames(Damage::Truncated, 2),
+            6 => apiserver.faults().damage_frames(Damage::Malformed, 2),
+            _ => apiserver.faults().cut_connections(),
+        }
+        (0..WRITES).for_each(|_| pods.write());
         until("both caches watch again", || {
             opened() >= before + 2 && apiserver.counters().open_watches("", "pods") == 2
         })
