@@ -8,6 +8,7 @@
 mod client;
 mod counting;
 mod fixture;
+mod freshness;
 mod golden;
 mod identity;
 mod passthrough;
