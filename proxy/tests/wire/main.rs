@@ -11,6 +11,7 @@ mod fixture;
 mod freshness;
 mod golden;
 mod identity;
+mod operations;
 mod passthrough;
 mod resume;
 mod scripted;
