@@ -111,7 +111,9 @@ async fn a_read_without_a_version_contains_every_write_before_it() -> anyhow::Re
     demand(&client, 0).await?;
     for round in 0..SMALL_ROUNDS + LARGE_ROUNDS {
         if round == SMALL_ROUNDS {
-            (0..LARGE).for_each(|n| drop(put(&apiserver, &format!("filler-{n}"), 0)));
+            for filler in 0..LARGE {
+                put(&apiserver, &format!("filler-{filler}"), 0);
+            }
         }
         let patch = json!({"data": {"value": round.to_string()}});
         let written = writer.write(Method::PATCH, COUNTER, &patch).await?.ok()?;
