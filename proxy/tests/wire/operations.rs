@@ -1,10 +1,11 @@
 //! What an operator sees: probes, metrics, and an end that loses nobody.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 use tokio::net::TcpStream;
+use watershed_config::{GroupResource, Live};
 use watershed_loadtest::apiserver::{Apiserver, Options};
 
 use crate::{
@@ -127,6 +128,30 @@ async fn without_an_apiserver_the_proxy_lives_and_is_not_ready() -> anyhow::Resu
     let cached = format!("{CONFIG_MAPS}?resourceVersion=0");
     client.get(&cached).await?.ok()?;
     fixture.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_setting_is_in_force_without_a_restart() -> anyhow::Result<()> {
+    let (apiserver, fixture, client) = start().await?;
+    let lists = || apiserver.counters().requests("list", "", "configmaps");
+    let target = format!("{CONFIG_MAPS}?resourceVersion=0");
+    let before = lists();
+    client.get(&target).await?.ok()?;
+    assert_eq!(lists(), before, "it is cached");
+    fixture.live.send_modify(|live| {
+        let mut changed = Live::clone(live);
+        changed.cache.passthrough.push(GroupResource {
+            group: String::new(),
+            resource: "configmaps".to_owned(),
+        });
+        *live = Arc::new(changed);
+    });
+    let before = lists();
+    client.get(&target).await?.ok()?;
+    assert_eq!(lists(), before + 1, "it is passed through");
+    fixture.stop().await;
+    apiserver.shutdown().await;
     Ok(())
 }
 
