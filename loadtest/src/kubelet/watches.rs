@@ -118,6 +118,9 @@ impl Watch {
         loop {
             let before = self.reflector.counts();
             let target = self.reflector.request(&self.view.lock());
+            let resumed = self.reflector.counts().resumes - before.resumes;
+            let stats = &self.kubelet.stats;
+            stats.resumes.fetch_add(resumed, Ordering::Relaxed); // now, for it may run for long
             let end = self.stream(target, &mut starting).await;
             let wait = self
                 .reflector
@@ -131,9 +134,6 @@ impl Watch {
 
     fn count(&mut self, before: super::reflector::Counts, end: &End) {
         let (stats, after) = (&self.kubelet.stats, self.reflector.counts());
-        stats
-            .resumes
-            .fetch_add(after.resumes - before.resumes, Ordering::Relaxed);
         stats
             .relists
             .fetch_add(after.relists - before.relists, Ordering::Relaxed);
