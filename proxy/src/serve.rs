@@ -370,3 +370,6 @@ fn selection(
         fields,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! The truth table of what is read from the cache, and what happens to the rest.
+
+use std::sync::Arc;
+
+use http::{Method, Uri};
+use watershed_cache::FieldSet;
+
+use super::*;
+
+fn resource(group: &str, name: &str, kind: &str, namespaced: bool) -> Resource {
+    Resource {
+        group: group.into(),
+        version: "v1".into(),
+        resource: name.into(),
+        kind: kind.into(),
+        namespaced,
+        custom: false,
+        fields: FieldSet::builtin(group, "v1", name).expect("a resource of Kubernetes"),
+    }
+}
+
+/// One line for what a request means: `get any default/a`, `watch after 5`, `forward paging`, `refuse 422`.
+fn meaning(target: &str, resource: &Resource, watch_list: bool) -> String {
+    let uri: Uri = target.parse().expect("a request target");
+    let query = Query::parse(uri.query().unwrap_or_default());
+    let info = RequestInfo::parse(&Method::GET, &uri, &query).expect("a path of the API");
+    match Read::classify(&info, &query, resource, watch_list) {
+        Ok(read) => describe(&read),
+        Err(Instead::Forward(reason)) => format!("forward {}", reason.as_str()),
+        Err(Instead::Refuse(status)) => format!("refuse {}", status.code()),
+    }
+}
+
+fn describe(read: &Read) -> String {
+    match read {
+        Read::Get {
+            freshness,
+            namespace,
+            name,
+        } => {
+            format!("get {} {namespace}/{name}", fresh(*freshness))
+        }
+        Read::List {
+            freshness,
+            selection,
+            limit,
+        } => {
+            let limit = limit.map_or(String::new(), |limit| format!(" limit {limit}"));
+            format!("list {}{}{limit}", fresh(*freshness), scope(selection))
+        }
+        Read::Watch {
+            start,
+            selection,
+            bookmarks,
+            ..
+        } => {
+            let start = match start {
+                Start::Initial {
+                    freshness,
+                    end_bookmark,
+                } => {
+                    let end = if *end_bookmark { " marked" } else { "" };
+                    format!("initial {}{end}", fresh(*freshness))
+                }
+                Start::Now(freshness) => format!("now {}", fresh(*freshness)),
+                Start::After(version) => format!("after {version}"),
+            };
+            let bookmarks = if *bookmarks { " bookmarks" } else { "" };
+            format!("watch {start}{bookmarks}{}", scope(selection))
+        }
+    }
+}
+
+fn fresh(freshness: Freshness) -> String {
+    match freshness {
+        Freshness::Any => "any".to_owned(),
+        Freshness::AtLeast(version) => format!("at least {version}"),
+        Freshness::Consistent => "consistent".to_owned(),
+    }
+}
+
+fn scope(selection: &Selection) -> String {
+    let part = |label: &str, value: &Option<Box<str>>| {
+        value
+            .as_deref()
+            .map_or(String::new(), |value| format!(" {label}={value}"))
+    };
+    format!(
+        "{}{}",
+        part("ns", &selection.namespace),
+        part("name", &selection.name)
+    )
+}
+
+#[test]
+fn reads_mean_what_the_apiserver_means_by_them() {
+    let pods = resource("", "pods", "Pod", true);
+    let nodes = resource("", "nodes", "Node", false);
+    let namespaces = resource("", "namespaces", "Namespace", false);
+    let table = [
+        (&pods, "/api/v1/namespaces/a/pods/x", "get consistent a/x"),
+        (
+            &pods,
+            "/api/v1/namespaces/a/pods/x?resourceVersion=0",
+            "get any a/x",
+        ),
+        (
+            &pods,
+            "/api/v1/namespaces/a/pods/x?resourceVersion=7",
+            "get at least 7 a/x",
+        ),
+        (
+            &pods,
+            "/api/v1/namespaces/a/pods/x?watch=1",
+            "get consistent a/x",
+        ),
+        (
+            &pods,
+            "/api/v1/namespaces/a/pods/x?resourceVersion=abc",
+            "refuse 500",
+        ),
+        (&pods, "/api/v1/namespaces/a/pods/x?export=1", "refuse 400"),
+        (&pods, "/api/v1/pods/x", "forward invalid"),
+        (&nodes, "/api/v1/nodes/n", "get consistent /n"),
+        (&nodes, "/api/v1/namespaces/a/nodes", "forward invalid"),
+        (&namespaces, "/api/v1/namespaces/a", "get consistent /a"),
+        (&pods, "/api/v1/pods", "list consistent"),
+        (&pods, "/api/v1/namespaces/a/pods", "list consistent ns=a"),
+        (&pods, "/api/v1/pods?resourceVersion=0&limit=5", "list any"),
+        (&pods, "/api/v1/pods?limit=5", "list consistent limit 5"),
+        (&pods, "/api/v1/pods?limit=-5", "list consistent"),
+        (&pods, "/api/v1/pods?resourceVersion=9", "list at least 9"),
+        (&pods, "/api/v1/pods?resourceVersion=007", "list at least 7"),
+        (&pods, "/api/v1/pods?resourceVersion=00", "forward invalid"),
+        (
+            &pods,
+            "/api/v1/pods?resourceVersion=9&limit=5",
+            "forward exact",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?resourceVersion=9&resourceVersionMatch=Exact",
+            "forward exact",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?resourceVersion=9&resourceVersionMatch=NotOlderThan&limit=5",
+            "list at least 9 limit 5",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?resourceVersion=0&resourceVersionMatch=NotOlderThan",
+            "list any",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?resourceVersionMatch=Exact",
+            "refuse 422",
+        ),
+        (&pods, "/api/v1/pods?sendInitialEvents=true", "refuse 422"),
+        (&pods, "/api/v1/pods?continue=abc", "forward paging"),
+        (&pods, "/api/v1/pods?resourceVersion=abc", "refuse 400"),
+        (&pods, "/api/v1/pods?limit=abc", "refuse 400"),
+        (&pods, "/api/v1/pods?labelSelector=a%20b", "refuse 400"),
+        (
+            &pods,
+            "/api/v1/pods?fieldSelector=metadata.name%3Dx",
+            "list consistent name=x",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?fieldSelector=metadata.name%3Dx,metadata.namespace%3Da",
+            "list consistent ns=a name=x",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?fieldSelector=spec.unknown%3Dx",
+            "forward selector",
+        ),
+        (&pods, "/api/v1/pods?watch=1", "watch initial consistent"),
+        (
+            &pods,
+            "/api/v1/pods?watch=1&allowWatchBookmarks=1",
+            "watch initial consistent marked bookmarks",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?watch=1&resourceVersion=0",
+            "watch initial any",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?watch=1&resourceVersion=5",
+            "watch after 5",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?watch=1&resourceVersion=abc",
+            "refuse 500",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?watch=1&resourceVersion=5&sendInitialEvents=1\
+             &resourceVersionMatch=NotOlderThan",
+            "watch initial at least 5",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?watch=1&sendInitialEvents=0&resourceVersionMatch=NotOlderThan",
+            "watch now consistent",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?watch=1&sendInitialEvents=0&resourceVersionMatch=NotOlderThan\
+             &resourceVersion=0",
+            "watch now any",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?watch=1&sendInitialEvents=1",
+            "forward invalid",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?watch=1&timeoutSeconds=-1",
+            "forward invalid",
+        ),
+        (&pods, "/api/v1/watch/pods", "watch initial any"),
+        (
+            &pods,
+            "/api/v1/watch/pods?resourceVersion=5",
+            "watch after 5",
+        ),
+        (
+            &pods,
+            "/api/v1/watch/namespaces/a/pods/x",
+            "watch initial any ns=a name=x",
+        ),
+        (
+            &pods,
+            "/api/v1/watch/namespaces/a/pods/x?fieldSelector=metadata.name%3Dy",
+            "refuse 400",
+        ),
+    ];
+    for (resource, target, want) in table {
+        assert_eq!(meaning(target, resource, true), want, "{target}");
+    }
+}
+
+#[test]
+fn without_the_watch_list_feature_initial_events_have_no_mark_and_cannot_be_asked_for() {
+    let pods = resource("", "pods", "Pod", true);
+    let table = [
+        (
+            "/api/v1/pods?watch=1&allowWatchBookmarks=1",
+            "watch initial any bookmarks",
+        ),
+        ("/api/v1/pods?watch=1&resourceVersion=5", "watch after 5"),
+        (
+            "/api/v1/pods?watch=1&sendInitialEvents=1&resourceVersionMatch=NotOlderThan",
+            "forward invalid",
+        ),
+    ];
+    for (target, want) in table {
+        assert_eq!(meaning(target, &pods, false), want, "{target}");
+    }
+}
+
+#[test]
+fn a_watch_ends_when_asked_or_between_half_an_hour_and_an_hour() {
+    let pods = Arc::new(resource("", "pods", "Pod", true));
+    let timeout = |target: &str| {
+        let uri: Uri = target.parse().expect("a request target");
+        let query = Query::parse(uri.query().unwrap_or_default());
+        let info = RequestInfo::parse(&Method::GET, &uri, &query).expect("a path of the API");
+        match Read::classify(&info, &query, &pods, true) {
+            Ok(Read::Watch { timeout, .. }) => timeout,
+            other => panic!("{target}: {other:?}"),
+        }
+    };
+    assert_eq!(
+        timeout("/api/v1/pods?watch=1&timeoutSeconds=7"),
+        Duration::from_secs(7)
+    );
+    for target in [
+        "/api/v1/pods?watch=1",
+        "/api/v1/pods?watch=1&timeoutSeconds=0",
+    ] {
+        let open_end = timeout(target);
+        assert!(
+            (1800..3600).contains(&open_end.as_secs()),
+            "{target}: {open_end:?}"
+        );
+    }
+}
