@@ -112,6 +112,18 @@ fn event_type(word: &[u8]) -> Result<EventType, DecodeError> {
     }
 }
 
+/// Decodes the body of an error answer: a Status in JSON, or in protobuf with its `k8s\0` envelope.
+///
+/// # Errors
+/// When it is no Status; a server in between may have answered.
+pub fn decode_status(body: &[u8]) -> Result<StatusError, DecodeError> {
+    if body.starts_with(b"k8s\0") {
+        return status_protobuf(body);
+    }
+    let text = std::str::from_utf8(body).map_err(|_invalid| DecodeError::Field("status"))?;
+    status_json(text)
+}
+
 fn status_json(object: &str) -> Result<StatusError, DecodeError> {
     #[derive(Default, Deserialize)]
     #[serde(default, rename_all = "camelCase")]

@@ -1,21 +1,24 @@
 //! What an apiserver's error answer says.
 
 use http::{HeaderMap, Response, header};
-use serde::Deserialize;
+use watershed_cache::encoding::{StatusError, decode_status};
 
 use super::ResponseBody;
 
 /// The largest error body that is read, in bytes.
 const BODY_BYTES: usize = 64 << 10;
 
+/// How much of a body that is no Status is kept as its message, in bytes.
+const EXCERPT_BYTES: usize = 256;
+
 /// An answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     /// HTTP status.
     pub(crate) code: u16,
-    /// `reason` of the Status; empty if the body is none, or not in JSON.
+    /// `reason` of the Status; empty if the body is none.
     pub(crate) reason: String,
-    /// Its message.
+    /// Its message, or the beginning of a body that is no Status.
     pub(crate) message: String,
     /// Whole seconds from `Retry-After`.
     pub(crate) retry_after: Option<u32>,
@@ -31,7 +34,12 @@ impl Refusal {
             .bytes(BODY_BYTES)
             .await
             .unwrap_or_default();
-        let StatusBody { reason, message } = serde_json::from_slice(&body).unwrap_or_default();
+        let (reason, message) = match decode_status(&body) {
+            Ok(StatusError {
+                reason, message, ..
+            }) => (reason, message),
+            Err(_) => (String::new(), excerpt(&body)),
+        };
         Self {
             code,
             reason,
@@ -50,9 +58,7 @@ fn retry_after(headers: &HeaderMap) -> Option<u32> {
         .ok()
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct StatusBody {
-    reason: String,
-    message: String,
+fn excerpt(body: &[u8]) -> String {
+    let beginning = &body[..body.len().min(EXCERPT_BYTES)];
+    String::from_utf8_lossy(beginning).trim().to_owned()
 }
