@@ -36,6 +36,8 @@ pub(crate) struct Health {
 struct Counted {
     relists: u64,
     delivered: u64,
+    cuts: u64,
+    malformed: u64,
 }
 
 impl Health {
@@ -133,6 +135,15 @@ impl Health {
                 .relists
                 .get_or_create(&labels)
                 .inc_by(grown(relists, before.relists));
+            for (reason, now, before) in [
+                ("cut", stats.cuts, before.cuts),
+                ("malformed", stats.malformed, before.malformed),
+            ] {
+                families
+                    .broken_streams
+                    .get_or_create(&labels.with_reason(reason))
+                    .inc_by(grown(now, before));
+            }
             self.metrics
                 .watch_events
                 .get_or_create(&crate::metrics::ResourceLabels {
@@ -143,6 +154,8 @@ impl Health {
             *before = Counted {
                 relists,
                 delivered: stats.events_dispatched,
+                cuts: stats.cuts,
+                malformed: stats.malformed,
             };
             slow += stats.slow_watchers;
         }

@@ -26,6 +26,34 @@ pub(crate) struct CacheLabels {
     pub(crate) encoding: &'static str,
 }
 
+/// Names the cache of one resource in one encoding, and why a stream of it was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StreamLabels {
+    /// As in [`CacheLabels`].
+    pub(crate) group: String,
+    /// As in [`CacheLabels`].
+    pub(crate) version: String,
+    /// As in [`CacheLabels`].
+    pub(crate) resource: String,
+    /// As in [`CacheLabels`].
+    pub(crate) encoding: &'static str,
+    /// `cut`: it broke instead of ending; `malformed`: it or a list made no sense.
+    pub(crate) reason: &'static str,
+}
+
+impl CacheLabels {
+    /// These labels with a reason.
+    pub(crate) fn with_reason(&self, reason: &'static str) -> StreamLabels {
+        StreamLabels {
+            group: self.group.clone(),
+            version: self.version.clone(),
+            resource: self.resource.clone(),
+            encoding: self.encoding,
+            reason,
+        }
+    }
+}
+
 /// Names a resource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ResourceLabels {
@@ -150,6 +178,8 @@ pub(crate) struct CacheMetrics {
     pub(crate) lag_seconds: Family<CacheLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     /// Times the cache was filled by a list after its first.
     pub(crate) relists: Family<CacheLabels, Counter>,
+    /// Upstream watches and lists that were given up: `cut`, `malformed`.
+    pub(crate) broken_streams: Family<StreamLabels, Counter>,
 }
 
 impl Metrics {
@@ -252,6 +282,11 @@ impl CacheMetrics {
             it.lag_seconds,
         );
         to.register("relists", "Lists after the first", it.relists);
+        to.register(
+            "broken_streams",
+            "Upstream watches and lists that were given up, by reason",
+            it.broken_streams,
+        );
     }
 }
 
