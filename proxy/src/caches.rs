@@ -20,7 +20,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, Interval, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 use watershed_cache::{
@@ -375,15 +375,8 @@ fn close(shared: &Shared, cached: &Cached) {
 /// Resolves with the reason once the cache is of no more use.
 async fn reason_to_close(shared: &Arc<Shared>, cached: &Cached) -> &'static str {
     let mut status = cached.cache.status();
-    let idle_timeout = shared
-        .settings(&cached.key)
-        .map_or(INSPECTION, |it| it.idle_timeout);
-    let mut inspection = tokio::time::interval(
-        INSPECTION
-            .min(idle_timeout / 4)
-            .max(Duration::from_millis(100)),
-    );
-    inspection.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut live = shared.live.clone();
+    let mut inspection = inspections(shared.settings(&cached.key));
     loop {
         tokio::select! {
             changed = status.changed() => {
@@ -396,6 +389,8 @@ async fn reason_to_close(shared: &Arc<Shared>, cached: &Cached) -> &'static str 
                 shared.refuse(&cached.key);
                 return reason;
             }
+            // Looks at once, and from now on as often as the new settings ask for.
+            Ok(()) = live.changed() => inspection = inspections(shared.settings(&cached.key)),
             _ = inspection.tick() => {
                 let Some(settings) = shared.settings(&cached.key) else {
                     return "the configuration passes it through";
@@ -409,6 +404,19 @@ async fn reason_to_close(shared: &Arc<Shared>, cached: &Cached) -> &'static str 
             }
         }
     }
+}
+
+/// When an open cache is looked at, the first time at once.
+fn inspections(settings: Option<ResourceSettings>) -> Interval {
+    let idle_timeout = settings.map_or(Duration::ZERO, |it| it.idle_timeout);
+    let every = if idle_timeout.is_zero() {
+        INSPECTION
+    } else {
+        INSPECTION.min((idle_timeout / 4).max(Duration::from_millis(100)))
+    };
+    let mut inspections = tokio::time::interval(every);
+    inspections.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    inspections
 }
 
 /// What a reflector says that makes its cache useless, `is_ready` or not. A refusal of one that is ready
@@ -426,8 +434,10 @@ fn hopeless(status: &ReflectorStatus, is_ready: bool) -> Option<&'static str> {
     }
 }
 
+/// Nobody has used it for `idle_timeout`; zero keeps it open.
 fn is_idle(shared: &Shared, cached: &Cached, idle_timeout: Duration) -> bool {
-    cached.cache.watchers() == 0
+    !idle_timeout.is_zero()
+        && cached.cache.watchers() == 0
         && cached.cache.last_used().elapsed() >= idle_timeout
         && !shared.is_preloaded(&cached.key)
 }
