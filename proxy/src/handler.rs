@@ -15,11 +15,14 @@
 //!           403
 //! ```
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use watershed_cache::{Resource, encoding::Encoding};
 use watershed_config::Live;
 
@@ -38,6 +41,10 @@ use crate::{
     status::{ErrorFormat, Status},
     upstream::Upstream,
 };
+
+/// How much longer than its own deadline a forwarded request may take: the apiserver, which keeps
+/// the same one, is given the time to say so itself.
+const OWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -117,7 +124,7 @@ impl Handler {
     ) -> Answered {
         let live = Arc::clone(&self.live.borrow());
         let errors = ErrorFormat::negotiate(request.headers(), query);
-        let deadline = match request::timeout(info, query) {
+        let deadline = match request::timeout(info, query, live.limits.request_timeout) {
             Ok(deadline) => deadline,
             Err(status) => return Answered::refused(status, &errors),
         };
@@ -132,6 +139,7 @@ impl Handler {
                 return Answered::refused(error.status(), &errors);
             }
         };
+        let begun = Instant::now();
         let asked = Asked {
             request: &request,
             connection,
@@ -158,13 +166,17 @@ impl Handler {
                     response,
                 }
             }
-            Err(reason) => Answered {
-                served: reason.as_str(),
-                response: self
-                    .passthrough
-                    .forward(request, connection, &identity)
-                    .await,
-            },
+            Err(reason) => {
+                let forwarding = self.passthrough.forward(request, connection, &identity);
+                let forwarded = match deadline {
+                    Some(deadline) => timeout_at(begun + deadline + OWN_TIMEOUT, forwarding).await,
+                    None => Ok(forwarding.await),
+                };
+                let served = reason.as_str();
+                let response =
+                    forwarded.unwrap_or_else(|_| local(Status::request_timeout(), &errors));
+                Answered { served, response }
+            }
         }
     }
 

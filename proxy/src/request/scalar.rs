@@ -6,19 +6,21 @@ use std::time::Duration;
 use super::{Query, RequestInfo};
 use crate::status::{Status, quote};
 
-/// The apiserver's `--request-timeout`, and the most a client may ask for.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long the request may take; `None` for long-running ones. Runs before authentication.
+/// How long the request may take, `longest` at most; `None` for long-running ones. Runs before
+/// authentication.
 ///
 /// # Errors
 /// 400 when the `timeout` parameter is no Go duration.
-pub(crate) fn timeout(info: &RequestInfo, query: &Query) -> Result<Option<Duration>, Status> {
+pub(crate) fn timeout(
+    info: &RequestInfo,
+    query: &Query,
+    longest: Duration,
+) -> Result<Option<Duration>, Status> {
     if info.is_long_running() {
         return Ok(None);
     }
     let asked = match query.first("timeout") {
-        None | Some("") => return Ok(Some(REQUEST_TIMEOUT)),
+        None | Some("") => return Ok(Some(longest)),
         Some(text) => parse_duration(text).map_err(|error| {
             Status::bad_request(format!(
                 "invalid timeout specified in the request URL - {error}"
@@ -26,8 +28,8 @@ pub(crate) fn timeout(info: &RequestInfo, query: &Query) -> Result<Option<Durati
         })?,
     };
     let asked = u64::try_from(asked).map_or(Duration::ZERO, Duration::from_nanos);
-    let served = !asked.is_zero() && asked < REQUEST_TIMEOUT;
-    Ok(Some(if served { asked } else { REQUEST_TIMEOUT }))
+    let served = !asked.is_zero() && asked < longest;
+    Ok(Some(if served { asked } else { longest }))
 }
 
 /// Go's `strconv.ParseBool`.

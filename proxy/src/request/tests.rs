@@ -279,11 +279,14 @@ struct Recorded {
 }
 
 /// The checks of a LIST or WATCH before storage, in their order.
+/// The default of `limits.requestTimeout`.
+const MINUTE: Duration = Duration::from_secs(60);
+
 fn check(target: &str) -> Result<(), Status> {
     let query = query(target);
     let uri: Uri = target.parse().unwrap();
     let info = RequestInfo::parse(&Method::GET, &uri, &query).unwrap();
-    timeout(&info, &query)?;
+    timeout(&info, &query, MINUTE)?;
     let mut options = info.options.unwrap()?;
     options.bind_name(&info.name)?;
     options.default_watch(true);
@@ -476,7 +479,7 @@ fn the_timeout_is_bounded_and_not_for_long_requests() {
     ];
     for (target, want) in table {
         let info = parse(target).unwrap();
-        assert_eq!(timeout(&info, &query(target)), want, "{target}");
+        assert_eq!(timeout(&info, &query(target), MINUTE), want, "{target}");
     }
 }
 
