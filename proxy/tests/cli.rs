@@ -3,6 +3,10 @@
 //! The binary runs as a process of its own, in front of an embedded apiserver of the test's.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "another process is waited for, in real time and outside of a runtime"
+)]
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},

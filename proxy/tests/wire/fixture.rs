@@ -21,6 +21,9 @@ pub(crate) struct Fixture {
     folder: tempfile::TempDir,
 }
 
+/// How often certificates and credentials are looked at: often, so that no test waits for it.
+pub(crate) const RELOAD_INTERVAL: Duration = Duration::from_millis(50);
+
 impl Fixture {
     /// The example proxy of `apiserver`, changed by `change`.
     pub(crate) async fn start(
@@ -44,7 +47,7 @@ impl Fixture {
         config.live.drain.grace_period = Duration::from_secs(1);
         change(&mut config);
         let (live, receiver) = watch::channel(Arc::new(config.live.clone()));
-        let proxy = Proxy::start(&config, receiver).await?;
+        let proxy = Proxy::start_polling(&config, receiver, RELOAD_INTERVAL).await?;
         until_ready(&proxy).await?;
         Ok(Self {
             proxy,

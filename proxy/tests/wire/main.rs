@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod bad_clients;
+mod bad_upstream;
 mod client;
 mod counting;
 mod fixture;
@@ -13,5 +15,7 @@ mod golden;
 mod identity;
 mod operations;
 mod passthrough;
+mod peer;
+mod reload;
 mod resume;
 mod scripted;
