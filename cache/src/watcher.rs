@@ -83,6 +83,10 @@ pub struct Watcher {
     timer: Option<Pin<Box<Sleep>>>,
     /// Frames handed on and not yet reported.
     delivered: u32,
+    /// Whether it has been dry once: what comes from now on is news.
+    is_live: bool,
+    /// See [`Watcher::take_arrival`].
+    arrived: Option<Instant>,
 }
 
 /// The initial events still to come.
@@ -138,7 +142,16 @@ impl Watcher {
             deadline,
             timer: None,
             delivered: 0,
+            is_live: false,
+            arrived: None,
         })
+    }
+
+    /// When the oldest event among the frames yielded since the last call arrived from the
+    /// apiserver. `None` when none is news: initial events, replayed history and bookmarks tell
+    /// nothing about delays.
+    pub fn take_arrival(&mut self) -> Option<Instant> {
+        self.arrived.take()
     }
 
     /// Appends initial events until the batch is full or they end.
@@ -179,6 +192,7 @@ impl Watcher {
             match self.read(&mut events, cx) {
                 Reading::Events => {}
                 Reading::Dry(own) => {
+                    self.is_live = true;
                     self.add_bookmark(batch, own);
                     return Filled::Dry;
                 }
@@ -216,6 +230,9 @@ impl Watcher {
         if let Some(frame) = event.frame(transition) {
             batch.append(frame);
             self.delivered += 1;
+            if self.is_live {
+                self.arrived = self.arrived.or(Some(event.arrived()));
+            }
         }
     }
 

@@ -180,7 +180,8 @@ impl Answerer<'_> {
             resource: resource.resource.to_string(),
         };
         let open = self.metrics.watchers.get_or_create(&labels).clone();
-        let body = WatchBody::new(watcher, Arc::clone(self.connection), open);
+        let delays = self.metrics.watch_delivery_seconds.clone();
+        let body = WatchBody::new(watcher, Arc::clone(self.connection), (open, delays));
         self.streamed(Body::Watch(Box::new(body)))
     }
 

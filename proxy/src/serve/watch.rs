@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::Stream;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::{gauge::Gauge, histogram::Histogram};
 use watershed_cache::Watcher;
 
 use crate::listener::ConnectionInfo;
@@ -22,16 +22,23 @@ pub(crate) struct WatchBody {
     watcher: Watcher,
     connection: Arc<ConnectionInfo>,
     open: Gauge,
+    delays: Histogram,
 }
 
 impl WatchBody {
-    /// Counts itself in `open` while it lives.
-    pub(crate) fn new(watcher: Watcher, connection: Arc<ConnectionInfo>, open: Gauge) -> Self {
+    /// Counts itself in `open` while it lives; `delays` takes the seconds its events took from the
+    /// apiserver to this connection, those of the oldest where several go together.
+    pub(crate) fn new(
+        watcher: Watcher,
+        connection: Arc<ConnectionInfo>,
+        (open, delays): (Gauge, Histogram),
+    ) -> Self {
         open.inc();
         Self {
             watcher,
             connection,
             open,
+            delays,
         }
     }
 
@@ -40,7 +47,11 @@ impl WatchBody {
         if self.connection.watches_end() {
             return Poll::Ready(None);
         }
-        Pin::new(&mut self.watcher).poll_next(context)
+        let polled = Pin::new(&mut self.watcher).poll_next(context);
+        if let Some(arrived) = self.watcher.take_arrival() {
+            self.delays.observe(arrived.elapsed().as_secs_f64());
+        }
+        polled
     }
 }
 

@@ -67,6 +67,16 @@ async fn probes_and_metrics_show_what_is_open() -> anyhow::Result<()> {
         .watch(&format!("{CONFIG_MAPS}?watch=1"), JSON)
         .await?;
     ensure!(watch.object().await?.is_some());
+    // What was there before tells nothing about delays; what comes now does.
+    let delays = async {
+        let none = "watershed_watch_delivery_seconds_count 0";
+        while fixture.admin("/metrics").await?.1.contains(none) {
+            put(&apiserver, "one");
+            ensure!(watch.object().await?.is_some());
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, delays).await??;
 
     let (code, text) = fixture.admin("/livez?verbose").await?;
     assert_eq!(code, 200, "{text}");
