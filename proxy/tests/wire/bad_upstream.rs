@@ -9,6 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http::StatusCode;
+use watershed_config::Live;
 use watershed_loadtest::apiserver::{Apiserver, Options};
 
 use crate::{
@@ -31,12 +32,16 @@ struct Site {
 
 impl Site {
     async fn start() -> anyhow::Result<Self> {
+        Self::start_with(|_| {}).await
+    }
+
+    async fn start_with(change: impl FnOnce(&mut Live)) -> anyhow::Result<Self> {
         let apiserver = Apiserver::start(Options::default()).await?;
         let meddler = Meddler::start(&apiserver).await?;
         let fixture = Fixture::start(&apiserver, |config| {
             config.startup.upstream.servers = vec![format!("https://{}", meddler.address)];
             config.live.limits.consistent_read_timeout = Duration::from_millis(300);
-            config.live.limits.request_timeout = Duration::from_secs(1);
+            change(&mut config.live);
         })
         .await?;
         let caller = Caller::admin(apiserver.pki())?;
@@ -321,6 +326,82 @@ async fn a_server_that_refuses_or_hangs_is_waited_for() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// First lists that are none.
+fn lists() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![
+        (
+            "configmaps",
+            JSON,
+            r#"{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[{"#,
+        ),
+        (
+            "secrets",
+            JSON,
+            r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[]}"#,
+        ),
+        (
+            "services",
+            JSON,
+            r#"{"kind":"ServiceList","apiVersion":"v1","metadata":{},"items":[]}"#,
+        ),
+        // Page after page, and nothing on any.
+        (
+            "endpoints",
+            JSON,
+            r#"{"kind":"EndpointsList","apiVersion":"v1","metadata":{"resourceVersion":"9","continue":"x"},"items":[]}"#,
+        ),
+        ("limitranges", JSON, "null"),
+        ("resourcequotas", PROTOBUF, "k8s\0\u{a}\u{7f}"),
+        ("podtemplates", PROTOBUF, "{}"),
+    ]
+}
+
+#[tokio::test]
+async fn a_first_list_that_makes_no_sense_is_never_served() -> anyhow::Result<()> {
+    let site = Site::start().await?;
+    let checks = lists().into_iter().map(|(resource, accept, body)| {
+        let site = &site;
+        async move {
+            let path = list_path(resource);
+            write(&site.apiserver, resource, "one", "x");
+            site.meddler
+                .script(&path, Script::List(accept, body.into()));
+            let cached = format!("{path}?resourceVersion=0");
+            let answer = site.client.get(&cached, accept).await?;
+            let code = answer.status;
+            ensure!(code == StatusCode::TOO_MANY_REQUESTS, "{path}: {answer:?}");
+            ensure!(answer.headers.contains_key("retry-after"), "{answer:?}");
+            let counted = site.broken(resource, accept, "malformed").await?;
+            ensure!(counted >= 1.0, "{path}");
+            site.meddler.behave(&path);
+            let served = async {
+                loop {
+                    let answer = site.client.get(&cached, accept).await?;
+                    if answer.status == StatusCode::OK {
+                        return anyhow::Ok(answer.body);
+                    }
+                }
+            };
+            let body = in_time(served).await.context(path)??;
+            ensure!(body.escape_ascii().to_string().contains("one"), "{body:?}");
+            anyhow::Ok(())
+        }
+    });
+    let mut bystander = site.view("persistentvolumeclaims", JSON).await?;
+    let checking = futures_util::future::try_join_all(checks);
+    let watching = async {
+        for n in 0..10 {
+            bystander.write_and_see(&format!("during-{n}")).await?;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        anyhow::Ok(())
+    };
+    futures_util::future::try_join(checking, watching).await?;
+    drop(bystander);
+    site.stop().await;
+    Ok(())
+}
+
 /// A Status that says why.
 fn status(code: u16, reason: &'static str) -> Script {
     let text = format!(
@@ -462,7 +543,8 @@ fn assert_unavailable(answer: &Answer) -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_forwarded_request_that_hangs_is_answered_in_time() -> anyhow::Result<()> {
-    let site = Site::start().await?;
+    let site =
+        Site::start_with(|live| live.limits.request_timeout = Duration::from_secs(1)).await?;
     let mut bystander = site.view("secrets", JSON).await?;
     site.apiserver.faults().fail_requests(
         "/api/v1/nodes",

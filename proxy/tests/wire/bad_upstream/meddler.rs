@@ -45,6 +45,8 @@ pub(super) enum Script {
         headers: Vec<(&'static str, &'static str)>,
         body: Bytes,
     },
+    /// This body for lists; no watch brings the whole state, as on a server without WatchList.
+    List(&'static str, Bytes),
     /// A 200 of this content type with these bytes; then nothing, for ever.
     Stall(&'static str, Bytes),
     /// No answer at all; once the script is over, a broken stream.
@@ -210,7 +212,8 @@ impl Shared {
             *self.seen.lock().unwrap().entry(path.clone()).or_default() += 1;
             let script = self.scripts.borrow().get(&path).cloned();
             if let Some(script) = script {
-                return self.play(&path, script).await;
+                let query = request.uri().query().unwrap_or_default();
+                return self.play(&path, query, script).await;
             }
         }
         let caller = if asserted {
@@ -249,7 +252,12 @@ impl Shared {
         ))
     }
 
-    async fn play(&self, path: &str, script: Script) -> anyhow::Result<Response<Body>> {
+    async fn play(
+        &self,
+        path: &str,
+        query: &str,
+        script: Script,
+    ) -> anyhow::Result<Response<Body>> {
         let mut response = Response::new(());
         let (head, stalls) = match script {
             Script::Answer {
@@ -262,6 +270,15 @@ impl Shared {
                     let value = HeaderValue::from_static(value);
                     response.headers_mut().insert(name, value);
                 }
+                (body, false)
+            }
+            Script::List(_, _) if query.contains("watch=") => {
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+                (Bytes::new(), false)
+            }
+            Script::List(kind, body) => {
+                let kind = HeaderValue::from_static(kind);
+                response.headers_mut().insert(header::CONTENT_TYPE, kind);
                 (body, false)
             }
             Script::Stall(kind, body) => {
