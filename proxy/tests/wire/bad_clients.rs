@@ -185,6 +185,8 @@ async fn a_request_cannot_hide_in_the_body_of_another() -> anyhow::Result<()> {
         "Transfer-Encoding:\u{b}chunked\r\n",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
         "Content-Length : 6\r\n",
+        "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n",
     ] {
         let mut stream = site.http1().await?;
         let request = format!(
