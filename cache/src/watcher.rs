@@ -231,7 +231,7 @@ impl Watcher {
             batch.append(frame);
             self.delivered += 1;
             if self.is_live {
-                self.arrived = self.arrived.or(Some(event.arrived()));
+                self.arrived.get_or_insert_with(|| event.arrived());
             }
         }
     }
