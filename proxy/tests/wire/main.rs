@@ -19,3 +19,4 @@ mod peer;
 mod reload;
 mod resume;
 mod scripted;
+mod trouble;
