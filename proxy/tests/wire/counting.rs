@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use tokio_util::sync::CancellationToken;
 use watershed_loadtest::{
     apiserver::{Apiserver, Options, certs::Pki},
@@ -11,7 +11,7 @@ use watershed_loadtest::{
     scenario::{Administrator, Target},
 };
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, until};
 
 /// Kubelets in the second half; the first has one.
 const MANY: usize = 500;
@@ -106,13 +106,22 @@ async fn upstream_reads_do_not_grow_with_kubelets() -> anyhow::Result<()> {
     let mut fleet = Fleet::new(options, &CancellationToken::new());
 
     grow(&mut fleet, &admin, 1).await?;
+    // One for each resource: a short watch that proves freshness may still be open.
+    let is_settled = || open_watches(&apiserver).values().all(|open| *open == 1);
+    until("each cache watches once", is_settled).await?;
     let (watches_of_one, requests_of_one) = (open_watches(&apiserver), requests(&apiserver));
     grow(&mut fleet, &admin, MANY).await?;
-    let (watches_of_many, requests_of_many) = (open_watches(&apiserver), requests(&apiserver));
+    let requests_of_many = requests(&apiserver);
+    // The short watches that prove freshness end within seconds; one more for good would not.
+    let settled = until("only the caches watch", || {
+        open_watches(&apiserver) == watches_of_one
+    });
+    let settled = settled.await;
+    let watches_of_many = open_watches(&apiserver);
     show("open watches", &watches_of_one, &watches_of_many);
     show("requests", &requests_of_one, &requests_of_many);
 
-    assert_eq!(watches_of_one, watches_of_many);
+    settled.with_context(|| format!("{watches_of_one:?} became {watches_of_many:?}"))?;
     for (group, resource) in CACHED {
         let more = |verb: &str| {
             let name = format!("{verb} {resource} {group}");
