@@ -165,9 +165,9 @@ impl Answerer<'_> {
                     Verb::Watch => self.error_event(&status),
                 })
             }
-            (Stale::Unproven, _) | (Stale::Busy, Verb::Get | Verb::List) => Err(Reason::NotFresh),
+            (Stale::Unproven, Verb::Get | Verb::List) => Err(Reason::NotFresh),
             (Stale::NotReady, Verb::Get) => Err(Reason::Uncached(Uncached::NotReady)),
-            (Stale::NotReady, Verb::List | Verb::Watch) | (Stale::Busy, Verb::Watch) => {
+            (Stale::NotReady, Verb::List | Verb::Watch) | (Stale::Unproven, Verb::Watch) => {
                 Ok(self.error(Status::initializing(None, RETRY_AFTER)))
             }
         }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use watershed_cache::{CacheError, NotFresh, ResourceVersion, Snapshot, WatchCache};
+use watershed_cache::{CacheError, ResourceVersion, Snapshot, WatchCache};
 
 use super::Freshness;
 
@@ -27,10 +27,9 @@ pub(super) enum Stale {
     },
     /// The cache is being filled: 429, or forward.
     NotReady,
-    /// There is no proof, and the apiserver can still be asked: forward.
+    /// There is no proof of freshness. A single read can still be forwarded; watches are not, since
+    /// a storm of them would then reach the apiserver: 429, and the client asks again.
     Unproven,
-    /// There is no proof and too many wait for one; forwarding them all would hand the storm on: 429.
-    Busy,
 }
 
 impl Freshness {
@@ -88,10 +87,7 @@ impl From<CacheError> for Stale {
             CacheError::ResourceVersionTooLarge { requested, current } => {
                 Self::TooLarge { requested, current }
             }
-            CacheError::NotFresh(NotFresh::Probe) | CacheError::Expired { .. } => Self::Unproven,
-            CacheError::NotFresh(NotFresh::Timeout | NotFresh::Behind | NotFresh::Busy) => {
-                Self::Busy
-            }
+            CacheError::NotFresh(_) | CacheError::Expired { .. } => Self::Unproven,
         }
     }
 }
