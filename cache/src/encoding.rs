@@ -31,9 +31,7 @@ mod list;
 mod protobuf;
 
 pub use bookmark::BookmarkTemplate;
-pub use event::{
-    append_event_frame, decode_event, decode_status, error_frame, event_frame,
-};
+pub use event::{append_event_frame, decode_event, decode_status, error_frame, event_frame};
 pub use frames::{FrameError, FrameSplitter};
 use lift::{Lifted, Patched};
 pub use list::{ListMeta, append_list_item, decode_list, list_head, list_item_len, list_tail};

@@ -244,11 +244,8 @@ impl Caches {
         if self.shared.is_refused(key) {
             return Err(Uncached::Refused);
         }
-        let discovered = match self.shared.discovery.resource(&key.gvr).await {
-            Ok(discovered) => discovered,
-            Err(_) => {
-                return Err(Uncached::Ineligible);
-            }
+        let Ok(discovered) = self.shared.discovery.resource(&key.gvr).await else {
+            return Err(Uncached::Ineligible);
         };
         if discovered.resource.custom && key.encoding == Encoding::Protobuf {
             return Err(Uncached::Ineligible);

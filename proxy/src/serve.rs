@@ -167,7 +167,7 @@ pub(crate) fn encoding(form: Result<Negotiated, NotAcceptable>) -> Result<Encodi
         Err(refused) => {
             return Err(refused
                 .status()
-                .map_or(Reason::Representation.into(), Instead::from));
+                .map_or_else(|| Reason::Representation.into(), Instead::from));
         }
     };
     match form {

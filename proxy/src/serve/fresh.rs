@@ -66,7 +66,7 @@ async fn at_least(cache: &WatchCache, version: ResourceVersion) -> Result<Snapsh
         Some(snapshot) if snapshot.resource_version() >= version => Ok(snapshot),
         proven => {
             let reached = cache.wait_until_fresh(version, left()).await;
-            let seen = proven.map_or(ResourceVersion::default(), |it| it.resource_version());
+            let seen = proven.map(|it| it.resource_version()).unwrap_or_default();
             reached
                 .and_then(|()| cache.snapshot())
                 .map_err(|error| match Stale::from(error) {

@@ -92,12 +92,18 @@ fn scope(selection: &Selection) -> String {
     )
 }
 
+fn check(table: &[(&Resource, &str, &str)]) {
+    for (resource, target, want) in table {
+        assert_eq!(meaning(target, resource, true), *want, "{target}");
+    }
+}
+
 #[test]
-fn reads_mean_what_the_apiserver_means_by_them() {
+fn a_get_means_what_the_apiserver_means_by_it() {
     let pods = resource("", "pods", "Pod", true);
     let nodes = resource("", "nodes", "Node", false);
     let namespaces = resource("", "namespaces", "Namespace", false);
-    let table = [
+    check(&[
         (&pods, "/api/v1/namespaces/a/pods/x", "get consistent a/x"),
         (
             &pods,
@@ -124,6 +130,13 @@ fn reads_mean_what_the_apiserver_means_by_them() {
         (&nodes, "/api/v1/nodes/n", "get consistent /n"),
         (&nodes, "/api/v1/namespaces/a/nodes", "forward invalid"),
         (&namespaces, "/api/v1/namespaces/a", "get consistent /a"),
+    ]);
+}
+
+#[test]
+fn a_list_means_what_the_apiserver_means_by_it() {
+    let pods = resource("", "pods", "Pod", true);
+    check(&[
         (&pods, "/api/v1/pods", "list consistent"),
         (&pods, "/api/v1/namespaces/a/pods", "list consistent ns=a"),
         (&pods, "/api/v1/pods?resourceVersion=0&limit=5", "list any"),
@@ -177,6 +190,13 @@ fn reads_mean_what_the_apiserver_means_by_them() {
             "/api/v1/pods?fieldSelector=spec.unknown%3Dx",
             "forward selector",
         ),
+    ]);
+}
+
+#[test]
+fn a_watch_means_what_the_apiserver_means_by_it() {
+    let pods = resource("", "pods", "Pod", true);
+    check(&[
         (&pods, "/api/v1/pods?watch=1", "watch initial consistent"),
         (
             &pods,
@@ -241,10 +261,7 @@ fn reads_mean_what_the_apiserver_means_by_them() {
             "/api/v1/watch/namespaces/a/pods/x?fieldSelector=metadata.name%3Dy",
             "refuse 400",
         ),
-    ];
-    for (resource, target, want) in table {
-        assert_eq!(meaning(target, resource, true), want, "{target}");
-    }
+    ]);
 }
 
 #[test]
