@@ -18,38 +18,28 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
-use tokio::{
-    sync::watch,
-    time::{Instant, Interval, MissedTickBehavior},
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
-use watershed_cache::{
-    Options, Reflector, ReflectorOptions, ReflectorStatus, Resource, WatchCache, Writer,
-    encoding::Encoding,
-};
+use watershed_cache::{Options, Resource, WatchCache, Writer, encoding::Encoding};
 use watershed_config::{Live, ResourceSettings};
 
 use crate::{
-    discovery::{Discovered, Discovery, GroupVersionResource, Ineligible},
+    discovery::{Discovered, Discovery, GroupVersionResource},
     drain::Drain,
     metrics::{CacheLabels, Metrics},
     request::RequestInfo,
     upstream::Upstream,
 };
 
+mod life;
 mod lister;
 mod preload;
-
-use lister::UpstreamLister;
 
 /// How long a first request waits for the cache it opened before it is told to come back.
 const OPENING_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a resource that could not be cached is passed through before it is tried again.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
-
-/// How often an open cache is looked at: is it idle, has its definition changed. Shorter when the idle time is.
-const INSPECTION: Duration = Duration::from_secs(10);
 
 /// Caches open at once. A cluster has some hundred resources; more means somebody is making them up.
 const OPEN_MAX: usize = 2048;
@@ -264,7 +254,7 @@ impl Caches {
         let shared = Arc::clone(&self.shared);
         self.shared
             .drain
-            .spawn_background(run(shared, cached.clone(), writer));
+            .spawn_background(life::run(shared, cached.clone(), writer));
         Ok(cached)
     }
 }
@@ -336,124 +326,6 @@ fn build(key: &CacheKey, discovered: &Discovered, settings: &ResourceSettings) -
         stop: CancellationToken::new(),
     };
     (cached, writer)
-}
-
-/// The task of one cache: its reflector, until there is a reason to close it.
-async fn run(shared: Arc<Shared>, cached: Cached, writer: Writer) {
-    let lister = UpstreamLister::new(
-        shared.upstream.clone(),
-        &cached,
-        shared
-            .metrics
-            .upstream_watches
-            .get_or_create(&labels(&cached.cache))
-            .clone(),
-    );
-    let stop = cached.stop.clone();
-    let shutdown = async move { stop.cancelled().await };
-    let reflector = Reflector::run(writer, lister, ReflectorOptions::default(), shutdown);
-    tokio::select! {
-        () = reflector => {}
-        reason = reason_to_close(&shared, &cached) => {
-            tracing::info!(cache = %cached.key, reason, "cache closed");
-        }
-    }
-    close(&shared, &cached);
-}
-
-/// Takes the cache out of the map first, so that nobody is handed a closed one, then tells who waits for it.
-fn close(shared: &Shared, cached: &Cached) {
-    let closed = shared.open.lock().remove(&cached.key);
-    cached.stop.cancel();
-    forget_metrics(&shared.metrics, &cached.cache);
-    drop(closed);
-}
-
-/// Resolves with the reason once the cache is of no more use.
-async fn reason_to_close(shared: &Arc<Shared>, cached: &Cached) -> &'static str {
-    let mut status = cached.cache.status();
-    let mut live = shared.live.clone();
-    let mut inspection = inspections(shared.settings(&cached.key));
-    loop {
-        tokio::select! {
-            changed = status.changed() => {
-                if changed.is_err() {
-                    return "its reflector ended";
-                }
-                let seen = status.borrow_and_update().clone();
-                let Some(reason) = hopeless(&seen, cached.cache.is_ready()) else { continue };
-                tracing::warn!(cache = %cached.key, status = ?seen, "passed through for now");
-                shared.refuse(&cached.key);
-                return reason;
-            }
-            // Looks at once, and from now on as often as the new settings ask for.
-            Ok(()) = live.changed() => inspection = inspections(shared.settings(&cached.key)),
-            _ = inspection.tick() => {
-                let Some(settings) = shared.settings(&cached.key) else {
-                    return "the configuration passes it through";
-                };
-                if is_idle(shared, cached, settings.idle_timeout) {
-                    return "nobody used it";
-                }
-                if definition_changed(shared, cached).await {
-                    return "its definition changed";
-                }
-            }
-        }
-    }
-}
-
-/// When an open cache is looked at, the first time at once.
-fn inspections(settings: Option<ResourceSettings>) -> Interval {
-    let idle_timeout = settings.map_or(Duration::ZERO, |it| it.idle_timeout);
-    let every = if idle_timeout.is_zero() {
-        INSPECTION
-    } else {
-        INSPECTION.min((idle_timeout / 4).max(Duration::from_millis(100)))
-    };
-    let mut inspections = tokio::time::interval(every);
-    inspections.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    inspections
-}
-
-/// What a reflector says that makes its cache useless, `is_ready` or not. A refusal of one that is ready
-/// is a matter of credentials, which are read again.
-fn hopeless(status: &ReflectorStatus, is_ready: bool) -> Option<&'static str> {
-    match status {
-        ReflectorStatus::Denied { .. } if is_ready => None,
-        ReflectorStatus::Denied { .. } => Some("the apiserver refuses to list or watch it"),
-        ReflectorStatus::Gone => Some("the apiserver no longer serves it"),
-        ReflectorStatus::OverBudget { .. } => Some("its objects do not fit their budget"),
-        ReflectorStatus::Syncing
-        | ReflectorStatus::Live
-        | ReflectorStatus::Retrying { .. }
-        | ReflectorStatus::Stopped => None,
-    }
-}
-
-/// Nobody has used it for `idle_timeout`; zero keeps it open.
-fn is_idle(shared: &Shared, cached: &Cached, idle_timeout: Duration) -> bool {
-    !idle_timeout.is_zero()
-        && cached.cache.watchers() == 0
-        && cached.cache.last_used().elapsed() >= idle_timeout
-        && !shared.is_preloaded(&cached.key)
-}
-
-/// Bytes of custom resources may change without their resource version when the definition does.
-async fn definition_changed(shared: &Shared, cached: &Cached) -> bool {
-    if !cached.cache.resource().custom {
-        return false;
-    }
-    match shared.discovery.resource_now(&cached.key.gvr).await {
-        Ok(now) => *now.definition != *cached.definition,
-        Err(Ineligible::Unknown) => false,
-        Err(
-            Ineligible::Unlisted
-            | Ineligible::Aggregated
-            | Ineligible::StoredOnly
-            | Ineligible::ListKind,
-        ) => true,
-    }
 }
 
 /// The labels of a cache's metrics.
