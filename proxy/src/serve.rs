@@ -10,7 +10,8 @@
 //! ```text
 //!            resourceVersion   ""           "0"      N
 //!   GET                        Consistent   Any      AtLeast(N)
-//!   LIST                       Consistent   Any      AtLeast(N) without limit or with NotOlderThan
+//!   LIST                       Consistent   Any      AtLeast(N) without limit or with NotOlderThan,
+//!                                                    else passed through; further pages Exactly(token)
 //!   WATCH initial events       Consistent   Any      AtLeast(N)
 //!   WATCH without              Consistent   Any      after N, from history
 //! ```
@@ -30,9 +31,12 @@ use crate::{
 pub(crate) mod answer;
 mod fresh;
 mod list;
+mod page;
 mod watch;
 
 pub(crate) use list::ListBody;
+pub(crate) use page::Page;
+use page::Token;
 pub(crate) use watch::WatchBody;
 
 /// The limits of `timeoutSeconds` when a client names none: as apiserver `--min-request-timeout`
@@ -50,9 +54,9 @@ pub(crate) enum Reason {
     Representation,
     /// Options the apiserver will refuse, or a path its router will.
     Invalid,
-    /// A further page, or a page that needs one.
+    /// A page whose token only the apiserver can judge.
     Paging,
-    /// The state at exactly one resource version.
+    /// The state at exactly one resource version: only the apiserver knows whether it was compacted.
     Exact,
     /// A field label the cache cannot evaluate.
     Selector,
@@ -85,6 +89,8 @@ pub(crate) enum Freshness {
     AtLeast(ResourceVersion),
     /// Everything written before the request arrived.
     Consistent,
+    /// The state at this version, neither older nor newer.
+    Exactly(ResourceVersion),
 }
 
 /// Where a watch begins.
@@ -121,8 +127,8 @@ pub(crate) enum Read {
         freshness: Freshness,
         /// Which objects.
         selection: Selection,
-        /// At most this many; more make it a matter of paging.
-        limit: Option<usize>,
+        /// Which part of them.
+        page: Page,
     },
     /// A stream.
     Watch {
@@ -238,30 +244,56 @@ impl Read {
         options.validate(true)?;
         let selection = selection(info, options, namespace, resource)?;
         if !options.continue_token.is_empty() {
-            return Err(Reason::Paging.into());
+            return Self::further_page(options, namespace, selection);
         }
         let refusal = |text: String| Status::invalid_list_resource_version(&text);
         let freshness = freshness(&options.resource_version, refusal)?;
-        let limit = usize::try_from(options.limit)
-            .ok()
-            .filter(|limit| *limit > 0);
-        let not_older_than = options.resource_version_match == MATCH_NOT_OLDER_THAN;
-        let limit = match freshness {
-            // With "0" the limit is ignored, whatever the match.
-            Freshness::Any => None,
-            Freshness::Consistent => limit,
-            Freshness::AtLeast(_) if not_older_than => limit,
-            Freshness::AtLeast(_) => {
-                if limit.is_some() || !options.resource_version_match.is_empty() {
-                    return Err(Reason::Exact.into());
-                }
-                None
+        let limit = limit(options);
+        if matches!(freshness, Freshness::AtLeast(_)) {
+            let version_match = options.resource_version_match.as_str();
+            let by_default = version_match.is_empty() && limit.is_none();
+            if version_match != MATCH_NOT_OLDER_THAN && !by_default {
+                return Err(Reason::Exact.into());
             }
-        };
+        }
+        // A read of a single key knows no pages.
+        let names_one_object =
+            selection.name.is_some() && (selection.namespace.is_some() || !resource.namespaced);
         Ok(Self::List {
             freshness,
             selection,
-            limit,
+            page: Page {
+                namespace: namespace.to_owned(),
+                start: String::new(),
+                limit: limit.filter(|_| !names_one_object),
+            },
+        })
+    }
+
+    /// A page of the version that its token names.
+    fn further_page(
+        options: &ListOptions,
+        namespace: &str,
+        selection: Selection,
+    ) -> Result<Self, Instead> {
+        if !matches!(options.resource_version.as_str(), "" | "0") {
+            return Err(Reason::Invalid.into());
+        }
+        let token = Token::decode(&options.continue_token).ok_or(Reason::Paging)?;
+        let start = if namespace.is_empty() {
+            token.start
+        } else {
+            format!("{namespace}/{}", token.start)
+        };
+        let version = token.resource_version;
+        Ok(Self::List {
+            freshness: version.map_or(Freshness::Consistent, Freshness::Exactly),
+            selection,
+            page: Page {
+                namespace: namespace.to_owned(),
+                start,
+                limit: limit(options),
+            },
         })
     }
 
@@ -294,7 +326,9 @@ impl Read {
                 end_bookmark: false,
             },
             (Some(false), Freshness::Any | Freshness::Consistent) => Start::Now(freshness),
-            (Some(false) | None, Freshness::AtLeast(version)) => Start::After(version),
+            (Some(false) | None, Freshness::AtLeast(version) | Freshness::Exactly(version)) => {
+                Start::After(version)
+            }
         };
         Ok(Self::Watch {
             start,
@@ -303,6 +337,12 @@ impl Read {
             timeout,
         })
     }
+}
+
+/// With version "0" the limit is ignored, whatever else is asked.
+fn limit(options: &ListOptions) -> Option<usize> {
+    let limit = usize::try_from(options.limit).ok();
+    limit.filter(|limit| *limit > 0 && options.resource_version != "0")
 }
 
 /// The namespace that was asked for, empty for all of them; or a path the router will refuse.

@@ -11,11 +11,11 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::time::Instant;
 use watershed_cache::{
-    CacheError, Object, Selection, Snapshot, WatchCache, WatchStart, Watcher,
+    CacheError, Selection, WatchCache, WatchStart, Watcher,
     encoding::{self, Encoding, ListMeta},
 };
 
-use super::{Freshness, ListBody, Read, Reason, Start, WatchBody, fresh::Stale};
+use super::{Freshness, ListBody, Page, Read, Reason, Start, WatchBody, fresh::Stale};
 use crate::{
     authz::Permit,
     body::Body,
@@ -61,8 +61,8 @@ impl Answerer<'_> {
             Read::List {
                 freshness,
                 selection,
-                limit,
-            } => self.list(freshness, &selection, limit).await,
+                page,
+            } => self.list(freshness, &selection, &page).await,
             Read::Watch {
                 start,
                 selection,
@@ -95,24 +95,19 @@ impl Answerer<'_> {
         })
     }
 
-    async fn list(
-        &self,
-        freshness: Freshness,
-        selection: &Selection,
-        limit: Option<usize>,
-    ) -> Answer {
+    async fn list(&self, freshness: Freshness, selection: &Selection, page: &Page) -> Answer {
         let snapshot = match freshness.snapshot(self.cache(), self.patience).await {
             Ok(snapshot) => snapshot,
             Err(stale) => return self.stale(stale, Verb::List),
         };
-        let objects = whole_list(&snapshot, selection, limit).ok_or(Reason::Paging)?;
+        let cut = page.cut(&snapshot, selection);
         let meta = ListMeta {
             resource_version: snapshot.resource_version(),
-            continue_token: None,
-            remaining: None,
+            continue_token: cut.continue_token.as_deref(),
+            remaining: cut.remaining,
         };
         let resource = self.cache().resource();
-        let mut list = ListBody::new(resource, self.cache().encoding(), &meta, objects);
+        let mut list = ListBody::new(resource, self.cache().encoding(), &meta, cut.objects);
         Ok(self.ok(if list.len() <= LENGTH_KNOWN_MAX {
             Body::full(list.chunk().unwrap_or_default())
         } else {
@@ -165,6 +160,7 @@ impl Answerer<'_> {
                     Verb::Watch => self.error_event(&status),
                 })
             }
+            (Stale::Elsewhere, _) => Err(Reason::Exact),
             (Stale::Unproven, Verb::Get | Verb::List) => Err(Reason::NotFresh),
             (Stale::NotReady, Verb::Get) => Err(Reason::Uncached(Uncached::NotReady)),
             (Stale::NotReady, Verb::List | Verb::Watch) | (Stale::Unproven, Verb::Watch) => {
@@ -234,27 +230,4 @@ fn head(status: StatusCode, content_type: &'static str, body: Body) -> Response<
         HeaderValue::from_static("no-cache, private"),
     );
     response
-}
-
-/// The selected objects, unless the apiserver would answer with a page and a token for the next: the
-/// limit was reached and the collection goes on, be it with objects that are not selected.
-fn whole_list(
-    snapshot: &Snapshot,
-    selection: &Selection,
-    limit: Option<usize>,
-) -> Option<Vec<Arc<Object>>> {
-    let selected = snapshot.iter(selection);
-    let Some(limit) = limit else {
-        return Some(selected.cloned().collect());
-    };
-    let objects: Vec<_> = selected.take(limit).cloned().collect();
-    let Some(last) = objects.last().filter(|_| objects.len() == limit) else {
-        return Some(objects);
-    };
-    let after = format!("{}\0", last.key());
-    let ends = snapshot
-        .range(selection.namespace.as_deref(), &after)
-        .next()
-        .is_none();
-    ends.then_some(objects)
 }

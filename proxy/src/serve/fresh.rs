@@ -30,6 +30,8 @@ pub(super) enum Stale {
     /// There is no proof of freshness. A single read can still be forwarded; watches are not, since
     /// a storm of them would then reach the apiserver: 429, and the client asks again.
     Unproven,
+    /// The version asked for is not in the history; the apiserver may still have it: forward.
+    Elsewhere,
 }
 
 impl Freshness {
@@ -43,6 +45,9 @@ impl Freshness {
             Self::Any => cache.snapshot(),
             Self::Consistent => cache.consistent(patience).await,
             Self::AtLeast(version) => return at_least(cache, version).await,
+            Self::Exactly(version) => {
+                return cache.snapshot_at(version).map_err(|_| Stale::Elsewhere);
+            }
         }
         .map_err(Stale::from)
     }

@@ -43,10 +43,21 @@ fn describe(read: &Read) -> String {
         Read::List {
             freshness,
             selection,
-            limit,
+            page,
         } => {
-            let limit = limit.map_or(String::new(), |limit| format!(" limit {limit}"));
-            format!("list {}{}{limit}", fresh(*freshness), scope(selection))
+            let limit = page
+                .limit
+                .map_or(String::new(), |limit| format!(" limit {limit}"));
+            let start = if page.start.is_empty() {
+                ""
+            } else {
+                " from a key"
+            };
+            format!(
+                "list {}{}{start}{limit}",
+                fresh(*freshness),
+                scope(selection)
+            )
         }
         Read::Watch {
             start,
@@ -76,6 +87,7 @@ fn fresh(freshness: Freshness) -> String {
         Freshness::Any => "any".to_owned(),
         Freshness::AtLeast(version) => format!("at least {version}"),
         Freshness::Consistent => "consistent".to_owned(),
+        Freshness::Exactly(version) => format!("exactly {version}"),
     }
 }
 
@@ -172,6 +184,36 @@ fn a_list_means_what_the_apiserver_means_by_it() {
         ),
         (&pods, "/api/v1/pods?sendInitialEvents=true", "refuse 422"),
         (&pods, "/api/v1/pods?continue=abc", "forward paging"),
+        (
+            &pods,
+            "/api/v1/pods?limit=5&continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6Mjk4Mywic3RhcnQiOiJkZWZhdWx0L2FcdTAwMDAifQ",
+            "list exactly 2983 from a key limit 5",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?limit=5&resourceVersion=0&continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6Mjk4Mywic3RhcnQiOiJkZWZhdWx0L2FcdTAwMDAifQ",
+            "list exactly 2983 from a key",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?resourceVersion=5&continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6Mjk4Mywic3RhcnQiOiJkZWZhdWx0L2FcdTAwMDAifQ",
+            "forward invalid",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?resourceVersion=9&limit=1&fieldSelector=metadata.name%3Dx",
+            "forward exact",
+        ),
+        (
+            &pods,
+            "/api/v1/namespaces/a/pods?resourceVersion=9&limit=1&fieldSelector=metadata.name%3Dx",
+            "forward exact",
+        ),
+        (
+            &pods,
+            "/api/v1/namespaces/a/pods?limit=1&fieldSelector=metadata.name%3Dx",
+            "list consistent ns=a name=x",
+        ),
         (&pods, "/api/v1/pods?resourceVersion=abc", "refuse 400"),
         (&pods, "/api/v1/pods?limit=abc", "refuse 400"),
         (&pods, "/api/v1/pods?labelSelector=a%20b", "refuse 400"),
