@@ -3,7 +3,7 @@
 //! Owns: the wiring. [`Proxy::start`] is the only place where the parts meet; `handler.rs` is the
 //! path of a request, `caches.rs` the path of an event up to the cache, `drain.rs` the end.
 //! Refuses: to parse flags or files. It is given a valid [`Config`] and nothing else.
-//! Invariant: everything that runs is a task of the [`Drain`](drain::Drain), so when
+//! Invariant: everything that runs is a task of the `Drain` (`drain.rs`), so when
 //! [`Proxy::drain`] returns nothing of the proxy is left.
 //!
 //! ```text
