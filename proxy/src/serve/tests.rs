@@ -151,26 +151,13 @@ fn a_list_means_what_the_apiserver_means_by_it() {
     check(&[
         (&pods, "/api/v1/pods", "list consistent"),
         (&pods, "/api/v1/namespaces/a/pods", "list consistent ns=a"),
-        (&pods, "/api/v1/pods?resourceVersion=0&limit=5", "list any"),
-        (&pods, "/api/v1/pods?limit=5", "list consistent limit 5"),
-        (&pods, "/api/v1/pods?limit=-5", "list consistent"),
         (&pods, "/api/v1/pods?resourceVersion=9", "list at least 9"),
         (&pods, "/api/v1/pods?resourceVersion=007", "list at least 7"),
         (&pods, "/api/v1/pods?resourceVersion=00", "forward invalid"),
         (
             &pods,
-            "/api/v1/pods?resourceVersion=9&limit=5",
-            "forward exact",
-        ),
-        (
-            &pods,
             "/api/v1/pods?resourceVersion=9&resourceVersionMatch=Exact",
             "forward exact",
-        ),
-        (
-            &pods,
-            "/api/v1/pods?resourceVersion=9&resourceVersionMatch=NotOlderThan&limit=5",
-            "list at least 9 limit 5",
         ),
         (
             &pods,
@@ -183,6 +170,44 @@ fn a_list_means_what_the_apiserver_means_by_it() {
             "refuse 422",
         ),
         (&pods, "/api/v1/pods?sendInitialEvents=true", "refuse 422"),
+        (&pods, "/api/v1/pods?resourceVersion=abc", "refuse 400"),
+        (&pods, "/api/v1/pods?limit=abc", "refuse 400"),
+        (&pods, "/api/v1/pods?labelSelector=a%20b", "refuse 400"),
+        (
+            &pods,
+            "/api/v1/pods?fieldSelector=metadata.name%3Dx",
+            "list consistent name=x",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?fieldSelector=metadata.name%3Dx,metadata.namespace%3Da",
+            "list consistent ns=a name=x",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?fieldSelector=spec.unknown%3Dx",
+            "forward selector",
+        ),
+    ]);
+}
+
+#[test]
+fn a_page_means_what_the_apiserver_means_by_it() {
+    let pods = resource("", "pods", "Pod", true);
+    check(&[
+        (&pods, "/api/v1/pods?resourceVersion=0&limit=5", "list any"),
+        (&pods, "/api/v1/pods?limit=5", "list consistent limit 5"),
+        (&pods, "/api/v1/pods?limit=-5", "list consistent"),
+        (
+            &pods,
+            "/api/v1/pods?resourceVersion=9&limit=5",
+            "forward exact",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?resourceVersion=9&resourceVersionMatch=NotOlderThan&limit=5",
+            "list at least 9 limit 5",
+        ),
         (&pods, "/api/v1/pods?continue=abc", "forward paging"),
         (
             &pods,
@@ -213,24 +238,6 @@ fn a_list_means_what_the_apiserver_means_by_it() {
             &pods,
             "/api/v1/namespaces/a/pods?limit=1&fieldSelector=metadata.name%3Dx",
             "list consistent ns=a name=x",
-        ),
-        (&pods, "/api/v1/pods?resourceVersion=abc", "refuse 400"),
-        (&pods, "/api/v1/pods?limit=abc", "refuse 400"),
-        (&pods, "/api/v1/pods?labelSelector=a%20b", "refuse 400"),
-        (
-            &pods,
-            "/api/v1/pods?fieldSelector=metadata.name%3Dx",
-            "list consistent name=x",
-        ),
-        (
-            &pods,
-            "/api/v1/pods?fieldSelector=metadata.name%3Dx,metadata.namespace%3Da",
-            "list consistent ns=a name=x",
-        ),
-        (
-            &pods,
-            "/api/v1/pods?fieldSelector=spec.unknown%3Dx",
-            "forward selector",
         ),
     ]);
 }
