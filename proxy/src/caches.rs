@@ -164,25 +164,26 @@ impl Caches {
         Ok(cached)
     }
 
-    /// What discovery says of a resource the configuration does not pass through.
-    pub(crate) async fn resource(&self, gvr: &GroupVersionResource) -> Result<Resource, Uncached> {
+    /// What is known of a resource the configuration does not pass through. While a cache of it is
+    /// ready nobody is asked, so that reads go on when discovery cannot be.
+    pub(crate) async fn resource(
+        &self,
+        gvr: &GroupVersionResource,
+    ) -> Result<Arc<Resource>, Uncached> {
         let GroupVersionResource {
             group,
             version,
             resource,
         } = gvr;
-        let configured = self
-            .shared
-            .live
-            .borrow()
-            .cache
-            .settings(group, version, resource)
-            .is_none();
-        if configured {
+        let live = Arc::clone(&self.shared.live.borrow());
+        if live.cache.settings(group, version, resource).is_none() {
             return Err(Uncached::Configured);
         }
+        if let Some(known) = self.shared.ready_resource(gvr) {
+            return Ok(known);
+        }
         match self.shared.discovery.resource(gvr).await {
-            Ok(discovered) => Ok(discovered.resource.clone()),
+            Ok(discovered) => Ok(Arc::new(discovered.resource.clone())),
             Err(_) => Err(Uncached::Ineligible),
         }
     }
@@ -274,6 +275,21 @@ impl Shared {
             .iter()
             .any(|it| preload::encoding(it) == key.encoding);
         is_wanted.then(|| settings.clone())
+    }
+
+    /// The resource of a ready cache, in whichever encoding there is one.
+    fn ready_resource(&self, gvr: &GroupVersionResource) -> Option<Arc<Resource>> {
+        let open = self.open.lock();
+        [Encoding::Protobuf, Encoding::Json]
+            .into_iter()
+            .find_map(|encoding| {
+                let gvr = gvr.clone();
+                let cached = open.get(&CacheKey { gvr, encoding })?;
+                cached
+                    .cache
+                    .is_ready()
+                    .then(|| Arc::clone(cached.cache.resource()))
+            })
     }
 
     fn is_preloaded(&self, key: &CacheKey) -> bool {
