@@ -329,7 +329,8 @@ pub(crate) struct SubjectAccessReview {
     /// work; 0 asks for every request. At most 5m.
     #[serde(rename = "allowTTL")]
     pub(crate) allow_ttl: Time,
-    /// How long a refusing answer may be reused; 0 asks for every request. At most 5m.
+    /// How long a refusing answer may be reused; 0 asks for every request. At most 5m. For nodes
+    /// never more than a second: their authorizer learns of a pod a moment after the kubelet.
     #[serde(rename = "denyTTL")]
     pub(crate) deny_ttl: Time,
 }

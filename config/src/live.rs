@@ -148,7 +148,7 @@ pub struct Authorization {
     /// 5 min, the apiserver's own default for its webhook.
     pub allow_ttl: Duration,
     /// How long a refusing answer may be reused. Default 10 s; 0 asks for every request; at most
-    /// 5 min.
+    /// 5 min. For nodes never more than a second.
     pub deny_ttl: Duration,
 }
 

@@ -47,6 +47,11 @@ impl UserInfo {
         self.groups.iter().any(|found| found == group)
     }
 
+    /// Whether the node authorizer takes the user for a kubelet (as `nodeidentifier`, 1.36).
+    pub(crate) fn is_node(&self) -> bool {
+        self.name.starts_with("system:node:") && self.in_group("system:nodes")
+    }
+
     /// What it takes, in bytes, roughly.
     fn memory(&self) -> usize {
         let strings = self.groups.iter().chain(self.extra.values().flatten());

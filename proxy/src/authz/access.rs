@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,10 @@ const MEMORY_BYTES_MAX: u64 = 64 << 20;
 const REVIEW_BYTES_MAX: usize = 10_000;
 /// How the apiserver's note on a selector it could not read ends. That is no failure.
 const SELECTOR_NOTE: &str = "Selector ignored due to parse error";
+
+/// How long a refusal of a node is remembered at most. The node authorizer learns of a pod a moment
+/// after the kubelet does, and the kubelet asks again at once for what the pod needs.
+const NODE_REFUSAL_TTL_MAX: Duration = Duration::from_secs(1);
 
 /// Reviews of accesses, remembered by everything that was asked.
 pub(super) struct AccessReviews<R> {
@@ -62,7 +67,12 @@ impl<R: Reviews> AccessReviews<R> {
         settings: &Authorization,
     ) -> Result<(Arc<Answer<Verdict>>, Origin), Arc<ReviewError>> {
         let body = request(attributes);
-        let fetch = self.review(body.clone(), settings);
+        let deny_ttl = if attributes.user.is_node() {
+            settings.deny_ttl.min(NODE_REFUSAL_TTL_MAX)
+        } else {
+            settings.deny_ttl
+        };
+        let fetch = self.review(body.clone(), settings.allow_ttl, deny_ttl);
         let forgetful = settings.allow_ttl.is_zero() && settings.deny_ttl.is_zero();
         if forgetful || body.len() >= REVIEW_BYTES_MAX {
             let answer = fetch_now(fetch).await.map_err(Arc::new)?;
@@ -74,15 +84,16 @@ impl<R: Reviews> AccessReviews<R> {
     async fn review(
         &self,
         body: Bytes,
-        settings: &Authorization,
+        allow_ttl: Duration,
+        deny_ttl: Duration,
     ) -> Result<Fetched<Verdict>, ReviewError> {
         let key = body.len();
         let answer: Response = self.reviewer.create(PATH, body).await?;
         let value = answer.status.judge();
         let (ttl, reason) = match &value {
-            Verdict::Allowed => (settings.allow_ttl, 0),
-            Verdict::Refused { reason } => (settings.deny_ttl, reason.len()),
-            Verdict::Failed { error } => (std::time::Duration::ZERO, error.len()),
+            Verdict::Allowed => (allow_ttl, 0),
+            Verdict::Refused { reason } => (deny_ttl, reason.len()),
+            Verdict::Failed { error } => (Duration::ZERO, error.len()),
         };
         Ok(Fetched {
             value,

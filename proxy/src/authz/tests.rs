@@ -176,6 +176,20 @@ async fn decisions_are_remembered_for_their_own_ttl() {
     authorizer.authorize(&pods, &SETTINGS).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_is_not_refused_for_longer_than_its_authorizer_needs_to_learn_of_a_pod() {
+    let script = Scripted::new([refused("no relationship found"), allowed()]);
+    let authorizer = authorizer(&script);
+    let secret = "/api/v1/namespaces/a/secrets/s";
+    let node = attributes(user("system:node:n1", &["system:nodes"]), secret);
+    authorizer.authorize(&node, &SETTINGS).await.unwrap_err();
+    advance(Duration::from_millis(900)).await;
+    authorizer.authorize(&node, &SETTINGS).await.unwrap_err();
+    assert_eq!(script.asked().len(), 1);
+    advance(Duration::from_millis(100)).await;
+    authorizer.authorize(&node, &SETTINGS).await.unwrap();
+}
+
 #[tokio::test]
 async fn no_decision_is_used_for_anything_else() {
     let all = [
