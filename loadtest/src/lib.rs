@@ -2,6 +2,8 @@
 
 pub mod apiserver;
 pub mod churn;
+pub mod client;
+pub mod conformance;
 pub mod demo;
 pub mod golden;
 pub mod kubelet;

@@ -8,6 +8,7 @@
 mod bad_clients;
 mod bad_upstream;
 mod client;
+mod conformance;
 mod counting;
 mod fixture;
 mod freshness;

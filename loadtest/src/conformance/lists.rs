@@ -1,0 +1,1 @@
+//! Lists: at which resource version, in what order, in which pages.

@@ -1,0 +1,1 @@
+//! What a watch delivers, and to whom its selectors let it.

@@ -1,0 +1,122 @@
+//! Runs cases against one environment, and counts how they end.
+//!
+//! Owns the runtime and the servers that cases share. They live as long as the process: a test
+//! binary has no last test. Invariant: a case ends as passed, failed or not applicable, and the
+//! case that is the last of a whole run prints the counts.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+
+use super::{CASES, Case, Cluster, Environment, NotApplicable, Setup, Started};
+use crate::client::Journal;
+
+/// How a case ended.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// The law holds.
+    Passed,
+    /// It says nothing about this server, and why.
+    DoesNotApply(String),
+    /// It does not hold.
+    Failed(String),
+}
+
+/// All cases against one environment.
+pub struct Suite {
+    name: &'static str,
+    environment: Arc<dyn Environment>,
+    runtime: Runtime,
+    shared: OnceCell<Started>,
+    verdicts: Mutex<Vec<(&'static str, Verdict)>>,
+}
+
+impl std::fmt::Debug for Suite {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.name)
+    }
+}
+
+impl Suite {
+    /// A suite that starts its servers with the first case.
+    ///
+    /// # Errors
+    /// When there can be no runtime.
+    pub fn new(name: &'static str, environment: Arc<dyn Environment>) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("start a runtime")?;
+        Ok(Self {
+            name,
+            environment,
+            runtime,
+            shared: OnceCell::new(),
+            verdicts: Mutex::default(),
+        })
+    }
+
+    /// Runs a case as a test: fails where it fails, and says when it does not apply.
+    ///
+    /// # Panics
+    /// When the case fails or there is none of this name.
+    pub fn test(&self, name: &str) {
+        let case = CASES.iter().find(|own| own.name == name);
+        let case = case.expect("the list of tests is the list of cases");
+        match self.runtime.block_on(self.run(case, None)) {
+            Verdict::Passed | Verdict::DoesNotApply(_) => {}
+            Verdict::Failed(why) => panic!("{}, case {:?}: {why}", case.name, case.numbers),
+        }
+    }
+
+    /// Runs a case, with what is said to the server under test written into a journal.
+    pub async fn run(&self, case: &Case, journal: Option<Journal>) -> Verdict {
+        let verdict = match self.outcome(case, journal).await {
+            Ok(()) => Verdict::Passed,
+            Err(error) => match error.downcast_ref::<NotApplicable>() {
+                Some(NotApplicable(reason)) => Verdict::DoesNotApply(reason.clone()),
+                None => Verdict::Failed(format!("{error:?}")),
+            },
+        };
+        self.count(case, &verdict);
+        verdict
+    }
+
+    async fn outcome(&self, case: &Case, journal: Option<Journal>) -> anyhow::Result<()> {
+        let start = || self.environment.start(Setup::default());
+        let shared = self.shared.get_or_try_init(start).await?;
+        let environment = Arc::clone(&self.environment);
+        let cluster = Cluster::new(shared.subject.clone(), environment, journal)?;
+        let outcome = (case.run)(&cluster).await;
+        cluster.end().await;
+        outcome
+    }
+
+    /// Standard error is written to directly: the harness hides what passing tests print.
+    fn count(&self, case: &Case, verdict: &Verdict) {
+        let mut verdicts = self.verdicts.lock();
+        verdicts.push((case.name, verdict.clone()));
+        let mut report = String::new();
+        if let Verdict::DoesNotApply(reason) = verdict {
+            report = format!("{}: {} does not apply: {reason}\n", self.name, case.name);
+        }
+        if verdicts.len() == CASES.len() {
+            let count =
+                |pick: fn(&Verdict) -> bool| verdicts.iter().filter(|(_, own)| pick(own)).count();
+            report += &format!(
+                "{}: {} cases passed, {} failed, {} do not apply\n",
+                self.name,
+                count(|own| matches!(own, Verdict::Passed)),
+                count(|own| matches!(own, Verdict::Failed(_))),
+                count(|own| matches!(own, Verdict::DoesNotApply(_))),
+            );
+        }
+        // Nobody is told when standard error is closed.
+        let _ = std::io::stderr().write_all(report.as_bytes());
+    }
+}

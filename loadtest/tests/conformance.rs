@@ -1,0 +1,73 @@
+//! Every law, directly at the embedded apiserver: `cargo test -p watershed-loadtest --test
+//! conformance LAW`.
+
+use std::sync::{Arc, LazyLock};
+
+use futures_util::future::BoxFuture;
+use watershed_loadtest::conformance::{
+    self, CASES, Environment, NUMBERS, Running, Setup, Started, Subject, Suite, UNCLAIMED,
+    start_embedded,
+};
+use watershed_loadtest::{apiserver::Apiserver, for_each_case};
+
+struct Embedded;
+
+struct Alone(Arc<Apiserver>);
+
+impl Environment for Embedded {
+    fn start(&self, setup: Setup) -> BoxFuture<'_, anyhow::Result<Started>> {
+        Box::pin(async move {
+            let apiserver = Arc::new(start_embedded(&setup).await?);
+            Ok(Started {
+                subject: Subject {
+                    address: apiserver.addr(),
+                    ca: apiserver.pki().ca().to_owned(),
+                    proxy: None,
+                    control_plane: Arc::clone(&apiserver) as Arc<dyn conformance::ControlPlane>,
+                    setup,
+                },
+                running: Box::new(Alone(apiserver)),
+            })
+        })
+    }
+}
+
+impl Running for Alone {
+    fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            // Whoever still holds it ends it by letting go.
+            if let Some(apiserver) = Arc::into_inner(self.0) {
+                apiserver.shutdown().await;
+            }
+        })
+    }
+}
+
+static SUITE: LazyLock<Suite> = LazyLock::new(|| {
+    Suite::new("direct", Arc::new(Embedded)).expect("a test process can have a runtime")
+});
+
+macro_rules! test_each {
+    ($($section:ident { $($law:ident: $numbers:expr,)* })*) => {
+        $(mod $section { $(
+            #[test]
+            fn $law() {
+                super::SUITE.test(concat!(stringify!($section), "::", stringify!($law)));
+            }
+        )* })*
+    };
+}
+for_each_case!(test_each);
+
+#[test]
+#[ignore = "sections are still being written"]
+fn every_number_is_claimed_once_by_a_case_or_a_reason() {
+    let unclaimed: Vec<u16> = NUMBERS
+        .filter(|number| {
+            let by_case = CASES.iter().any(|case| case.numbers.contains(number));
+            let by_reason = UNCLAIMED.iter().any(|(own, _)| own == number);
+            by_case == by_reason
+        })
+        .collect();
+    assert!(unclaimed.is_empty(), "{unclaimed:?}");
+}

@@ -1,0 +1,84 @@
+//! Every law through the proxy: `cargo test -p watershed --test wire conformance::LAW`. The list
+//! of laws and what they say is the judge's, which holds the embedded apiserver to them as well.
+
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use watershed_loadtest::{
+    apiserver::Apiserver,
+    conformance::{
+        ControlPlane, Environment, Proxied, Running, Setup, Started, Subject, Suite, start_embedded,
+    },
+    for_each_case,
+};
+
+use crate::fixture::{Fixture, preload};
+
+struct Through;
+
+struct Pair {
+    fixture: Fixture,
+    apiserver: Arc<Apiserver>,
+}
+
+impl Environment for Through {
+    fn start(&self, setup: Setup) -> BoxFuture<'_, anyhow::Result<Started>> {
+        Box::pin(async move {
+            let apiserver = Arc::new(start_embedded(&setup).await?);
+            let fixture = Fixture::start(&apiserver, |config| {
+                let live = &mut config.live;
+                live.authentication.anonymous = setup.anonymous;
+                live.authorization.allow_ttl = setup.decision_ttl;
+                live.authorization.deny_ttl = setup.decision_ttl;
+                live.drain.grace_period = Duration::ZERO;
+                for (group, resource) in &setup.preload {
+                    preload(live, group, resource);
+                }
+            })
+            .await?;
+            Ok(Started {
+                subject: Subject {
+                    address: fixture.proxy.address(),
+                    ca: apiserver.pki().ca().to_owned(),
+                    proxy: Some(Proxied {
+                        admin: fixture.proxy.admin_address(),
+                    }),
+                    control_plane: Arc::clone(&apiserver) as Arc<dyn ControlPlane>,
+                    setup,
+                },
+                running: Box::new(Pair { fixture, apiserver }),
+            })
+        })
+    }
+}
+
+impl Running for Pair {
+    fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.fixture.stop().await;
+            // Whoever still holds it ends it by letting go.
+            if let Some(apiserver) = Arc::into_inner(self.apiserver) {
+                apiserver.shutdown().await;
+            }
+        })
+    }
+}
+
+static SUITE: LazyLock<Suite> = LazyLock::new(|| {
+    Suite::new("through the proxy", Arc::new(Through)).expect("a test process can have a runtime")
+});
+
+macro_rules! test_each {
+    ($($section:ident { $($law:ident: $numbers:expr,)* })*) => {
+        $(mod $section { $(
+            #[test]
+            fn $law() {
+                super::SUITE.test(concat!(stringify!($section), "::", stringify!($law)));
+            }
+        )* })*
+    };
+}
+for_each_case!(test_each);
