@@ -33,7 +33,7 @@ pub mod parsing;
 pub mod selectors;
 pub mod watches;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::LocalBoxFuture;
 
 pub use self::cluster::{
     Cluster, ControlPlane, Environment, Identity, Proxied, Running, Setup, Started, Subject,
@@ -55,7 +55,7 @@ pub struct Case {
     /// What it checks.
     pub numbers: &'static [u16],
     /// Checks it.
-    pub run: for<'c> fn(&'c Cluster) -> BoxFuture<'c, anyhow::Result<()>>,
+    pub run: for<'c> fn(&'c Cluster) -> LocalBoxFuture<'c, anyhow::Result<()>>,
 }
 
 impl std::fmt::Debug for Case {
