@@ -14,6 +14,7 @@ mod fixture;
 mod freshness;
 mod golden;
 mod identity;
+mod kube_rs;
 mod operations;
 mod passthrough;
 mod peer;
