@@ -167,7 +167,9 @@ impl Handler {
                 }
             }
             Err(reason) => {
-                let forwarding = self.passthrough.forward(request, connection, &identity);
+                let forwarding = self
+                    .passthrough
+                    .forward(request, connection, &identity, &errors);
                 let forwarded = match deadline {
                     Some(deadline) => timeout_at(begun + deadline + OWN_TIMEOUT, forwarding).await,
                     None => Ok(forwarding.await),

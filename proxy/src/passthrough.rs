@@ -21,7 +21,6 @@ use crate::{
     body::Body,
     drain::Drain,
     listener::{ConnectionInfo, Protocol},
-    request::Query,
     status::{ErrorFormat, Status},
     upstream::{AssertedIdentity, Pool, ResponseBody, Upstream, UpstreamError},
 };
@@ -72,17 +71,16 @@ impl Passthrough {
     }
 
     /// Forwards `request` under `identity` and returns the apiserver's answer as it comes. What
-    /// keeps it from coming is answered with a Status: 403 where the identity cannot be carried,
-    /// 429 where all connections are full, 502 where the answer was lost, 503 where no apiserver
-    /// can be reached.
+    /// keeps it from coming is answered with a Status in the form of `errors`: 403 where the
+    /// identity cannot be carried, 429 where all connections are full, 502 where the answer was
+    /// lost, 503 where no apiserver can be reached.
     pub(crate) async fn forward(
         &self,
         mut request: Request<Incoming>,
         connection: &ConnectionInfo,
         identity: &Identity,
+        errors: &ErrorFormat,
     ) -> Response<Body> {
-        let query = Query::parse(request.uri().query().unwrap_or_default());
-        let format = ErrorFormat::negotiate(request.headers(), &query);
         let upgrade = match connection.protocol {
             Protocol::Http1 => Upgrade::take(&mut request),
             Protocol::Http2 => None, // RFC 9113 8.6: there is none
@@ -91,7 +89,7 @@ impl Passthrough {
         headers::remove_hop_by_hop(&mut parts.headers);
         let pool = match self.identify(&mut parts.headers, identity) {
             Ok(pool) => pool,
-            Err(status) => return refuse(status, &format),
+            Err(status) => return refuse(status, errors),
         };
         headers::append_forwarded_for(&mut parts.headers, connection.peer.ip());
         parts.extensions = http::Extensions::new();
@@ -120,7 +118,7 @@ impl Passthrough {
         };
         match answer {
             Ok(answer) => relay(answer),
-            Err(error) => refuse(status(&error), &format),
+            Err(error) => refuse(status(&error), errors),
         }
     }
 

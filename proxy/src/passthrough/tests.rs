@@ -25,6 +25,7 @@ use crate::{
     authn::{Credential, UserInfo},
     listener::{Limits, Listener, ListenerOptions},
     metrics::Metrics,
+    request::Query,
     tls::{
         ALPN_H2, ALPN_HTTP1, ServerTls,
         tests::{Folder, TestCa, client_config},
@@ -78,7 +79,12 @@ impl Subject {
         };
         drain.spawn(listener.serve(options, move |request, connection| {
             let (forward, identity) = (forward.clone(), identity.clone());
-            async move { forward.forward(request, &connection, &identity).await }
+            async move {
+                let errors = ErrorFormat::negotiate(request.headers(), &Query::default());
+                forward
+                    .forward(request, &connection, &identity, &errors)
+                    .await
+            }
         }));
         Self {
             ca,
