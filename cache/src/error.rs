@@ -43,6 +43,9 @@ pub enum NotFresh {
     /// The upstream did not answer the probe, or answered it with an error.
     #[error("the probe failed")]
     Probe,
+    /// The upstream answered the probe with a version older than one that was served before.
+    #[error("the probe is older than what was served")]
+    Older,
     /// The stream and the fence both stayed behind the version the probe found.
     #[error("the stream stayed behind the probe")]
     Behind,

@@ -1,12 +1,13 @@
 //! Lists and watches one resource upstream and feeds the writer of its cache.
 //!
-//! Owns the state machine (`reflector/machine.rs`), the proofs of freshness (`reflector/probe.rs`)
-//! and the pace of retries. It refuses to know HTTP: [`ListerWatcher`] moves raw bodies. Machine
+//! Owns the state machine (`reflector/machine.rs`), the proofs of freshness (`reflector/probe.rs`),
+//! the questions about the past (`reflector/historian.rs`) and the pace of retries. It refuses to know HTTP: [`ListerWatcher`] moves raw bodies. Machine
 //! and prober are two futures of one task that share the one writer; whichever stream delivers an
 //! event first applies it, and the other's copy is ignored, because both streams are gapless from a
 //! point at or below the own version. The invariant: the own version never goes back. A list older
 //! than what the cache has served is discarded, however often that takes; only a restored storage,
-//! which a consistent list betrays, empties the cache and starts it over.
+//! which nothing but older consistent lists for a minute betrays, empties the cache and starts it
+//! over.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,6 +22,7 @@ use crate::error::OverBudget;
 use crate::watch_cache::Writer;
 
 mod delays;
+mod historian;
 mod machine;
 mod probe;
 mod request;
@@ -30,6 +32,7 @@ mod tests;
 
 pub use request::{ListRequest, WatchRequest};
 
+use historian::Historian;
 use machine::Machine;
 use probe::Prober;
 
@@ -176,6 +179,7 @@ impl Reflector {
             let ended: Result<Infallible, Stop> = tokio::select! {
                 ended = Machine::new(&upstream).run() => ended.map_err(Stop::from),
                 ended = Prober::new(&upstream).run() => ended,
+                never = Historian::new(&upstream).run() => match never {},
                 () = &mut shutdown => {
                     upstream.shared.set_status(ReflectorStatus::Stopped);
                     return;
@@ -206,8 +210,9 @@ impl Reflector {
 enum Stop {
     /// The objects do not fit.
     OverBudget(OverBudget),
-    /// A consistent list was older than what had been served before it was asked for. No lagging
-    /// apiserver does that: the storage was restored, and what the cache holds never happened.
+    /// Every consistent list of a minute was older than what had been served before it was asked
+    /// for. No lagging apiserver does that: the storage was restored, and what the cache holds never
+    /// happened.
     Restored,
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn pods() -> Arc<Resource> {
     })
 }
 
-pub(crate) fn rv(number: u64) -> ResourceVersion {
+pub(crate) const fn rv(number: u64) -> ResourceVersion {
     ResourceVersion::new(number)
 }
 

@@ -124,28 +124,24 @@ impl View {
         self.watchers.wake_all(wake);
     }
 
-    /// Takes a seat after `start`, or after the newest event. Returns the version started after.
+    /// Takes a seat after `start`.
     pub(crate) fn sit(
         &mut self,
         interest: &Interest,
-        start: Option<ResourceVersion>,
-    ) -> Result<(Seat, ResourceVersion), CacheError> {
+        start: ResourceVersion,
+    ) -> Result<Seat, CacheError> {
         if !self.ready {
             return Err(CacheError::NotReady);
         }
-        let start = start.unwrap_or(self.resource_version);
         if start < self.window.floor() {
             return Err(self.expired(start));
         }
         let unread = self.window.next(interest, self.window.after(start));
         let slot = self.watchers.register(interest, unread);
-        Ok((
-            Seat {
-                slot,
-                generation: self.generation,
-            },
-            start,
-        ))
+        Ok(Seat {
+            slot,
+            generation: self.generation,
+        })
     }
 
     /// Copies up to `max` unread events; on a dry seat parks the waker instead.

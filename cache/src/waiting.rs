@@ -1,9 +1,9 @@
-//! Who waits for a proof that the cache is fresh.
+//! Who waits for an answer that only the apiserver can give, and that many can share.
 //!
-//! Owns the readers that arrived since the last probe started. The reflector takes all of them at
-//! once, probes, and answers each; whoever arrives meanwhile waits for the next probe, because a
-//! probe proves nothing about what was written after it started. Waiting is bounded by a count; a
-//! reader that gave up is dropped on the way.
+//! Owns the readers that arrived since the last question was asked. The reflector takes all of them
+//! at once, asks, and answers each; whoever arrives meanwhile waits for the next question, because
+//! an answer proves nothing about what happened after it was asked for. Waiting is bounded by a
+//! count; a reader that gave up is dropped on the way.
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -14,15 +14,18 @@ use crate::store::Snapshot;
 /// A proven snapshot, or why there is none.
 pub(crate) type Proof = Result<Snapshot, CacheError>;
 
-/// The waiting room of one cache.
+/// A reader: what it asks, and where it waits.
+pub(crate) type Reader<Q, A> = (Q, oneshot::Sender<A>);
+
+/// The waiting room for one kind of question.
 #[derive(Debug)]
-pub(crate) struct Freshness {
-    waiting: Mutex<Option<Vec<oneshot::Sender<Proof>>>>,
+pub(crate) struct WaitingRoom<Q, A> {
+    waiting: Mutex<Option<Vec<Reader<Q, A>>>>,
     capacity: usize,
     arrived: Notify,
 }
 
-impl Freshness {
+impl<Q, A> WaitingRoom<Q, A> {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             waiting: Mutex::new(Some(Vec::new())),
@@ -31,27 +34,27 @@ impl Freshness {
         }
     }
 
-    /// Joins the readers of the next probe.
-    pub(crate) fn ask(&self) -> Result<oneshot::Receiver<Proof>, CacheError> {
+    /// Joins the readers of the next question.
+    pub(crate) fn ask(&self, question: Q) -> Result<oneshot::Receiver<A>, CacheError> {
         let mut waiting = self.waiting.lock();
         let waiting = waiting.as_mut().ok_or(CacheError::NotReady)?;
         if waiting.len() >= self.capacity {
-            waiting.retain(|reader| !reader.is_closed());
+            waiting.retain(|(_, reader)| !reader.is_closed());
         }
         if waiting.len() >= self.capacity {
             return Err(CacheError::NotFresh(NotFresh::Busy));
         }
-        let (reader, proof) = oneshot::channel();
-        waiting.push(reader);
+        let (reader, answer) = oneshot::channel();
+        waiting.push((question, reader));
         self.arrived.notify_one();
-        Ok(proof)
+        Ok(answer)
     }
 
     /// Waits until somebody waits, then takes everyone.
-    pub(crate) async fn demand(&self) -> Vec<oneshot::Sender<Proof>> {
+    pub(crate) async fn demand(&self) -> Vec<Reader<Q, A>> {
         loop {
             if let Some(waiting) = self.waiting.lock().as_mut() {
-                waiting.retain(|reader| !reader.is_closed());
+                waiting.retain(|(_, reader)| !reader.is_closed());
                 if !waiting.is_empty() {
                     return std::mem::take(waiting);
                 }
@@ -60,7 +63,7 @@ impl Freshness {
         }
     }
 
-    /// The writer is gone: nobody will prove anything again.
+    /// The writer is gone: nobody will answer anything again.
     pub(crate) fn close(&self) {
         self.waiting.lock().take();
     }

@@ -17,14 +17,15 @@ use tokio::time::Instant;
 
 use crate::encoding::{BookmarkTemplate, Encoding};
 use crate::error::{CacheError, NotFresh};
-use crate::freshness::Freshness;
 use crate::interest::Selection;
 use crate::metrics::{Counters, Stats};
 use crate::reflector::ReflectorStatus;
 use crate::resource::Resource;
 use crate::resource_version::ResourceVersion;
+use crate::retention::{Kept, Retention};
 use crate::store::Snapshot;
 use crate::view::View;
+use crate::waiting::{Proof, WaitingRoom};
 use crate::watcher::{WatchStart, Watcher};
 use crate::window::Window;
 
@@ -86,7 +87,18 @@ pub(crate) struct Shared {
     pub(crate) progress: watch::Sender<Option<ResourceVersion>>,
     status: watch::Sender<ReflectorStatus>,
     pub(crate) template: Mutex<BookmarkTemplate>,
-    pub(crate) freshness: Freshness,
+    /// Readers that want a proof of freshness.
+    pub(crate) freshness: WaitingRoom<(), Proof>,
+    /// Readers that want to know whether the apiserver still has a past version.
+    pub(crate) questions: WaitingRoom<ResourceVersion, Kept>,
+    pub(crate) retention: Mutex<Retention>,
+    /// A state that was proven for a version the own one has yet to reach. It may have been served,
+    /// so nothing older may be any more.
+    proven: Mutex<Option<Snapshot>>,
+    /// The highest version a state was proven for.
+    promised: AtomicU64,
+    /// The highest version the upstream was seen at.
+    seen: AtomicU64,
     pub(crate) counters: Counters,
     /// Whether the upstream refused `sendInitialEvents` when it was last asked.
     pub(crate) no_initial_events: AtomicBool,
@@ -94,6 +106,8 @@ pub(crate) struct Shared {
     /// Milliseconds since `opened`.
     last_used: AtomicU64,
     last_progress: AtomicU64,
+    /// When reads were first answered, or no longer.
+    last_change: AtomicU64,
 }
 
 impl Shared {
@@ -103,6 +117,36 @@ impl Shared {
             *current = status;
             changed
         });
+    }
+
+    /// The highest version a state was proven for, be it ahead of the own version.
+    pub(crate) fn promised(&self) -> ResourceVersion {
+        ResourceVersion::new(self.promised.load(Ordering::SeqCst))
+    }
+
+    /// Remembers a state that is about to be served as one at a version still to come.
+    pub(crate) fn promise(&self, proven: &Snapshot) {
+        let mut kept = self.proven.lock();
+        let version = proven.resource_version().get();
+        if self.promised.fetch_max(version, Ordering::SeqCst) < version {
+            *kept = Some(proven.clone());
+        }
+    }
+
+    /// The upstream was at this version.
+    pub(crate) fn saw(&self, version: ResourceVersion) {
+        self.seen.fetch_max(version.get(), Ordering::Relaxed);
+    }
+
+    /// The newest state reads may be answered from.
+    fn newest(&self) -> Option<Snapshot> {
+        let current = self.current.lock().clone()?;
+        if self.promised() <= current.resource_version() {
+            return Some(current);
+        }
+        let proven = self.proven.lock().clone();
+        let ahead = proven.filter(|it| it.resource_version() > current.resource_version());
+        Some(ahead.unwrap_or(current))
     }
 
     fn touch(&self, clock: &AtomicU64) {
@@ -133,12 +177,18 @@ impl WatchCache {
             progress: watch::Sender::new(None),
             status: watch::Sender::new(ReflectorStatus::Syncing),
             template: Mutex::new(BookmarkTemplate::empty(encoding, &resource)),
-            freshness: Freshness::new(options.consistent_waiters),
+            freshness: WaitingRoom::new(options.consistent_waiters),
+            questions: WaitingRoom::new(options.consistent_waiters),
+            retention: Mutex::default(),
+            proven: Mutex::default(),
+            promised: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
             counters: Counters::default(),
             no_initial_events: AtomicBool::new(false),
             opened: Instant::now(),
             last_used: AtomicU64::new(0),
             last_progress: AtomicU64::new(0),
+            last_change: AtomicU64::new(0),
             resource,
             encoding,
             options,
@@ -177,6 +227,17 @@ impl WatchCache {
         self.shared.progress.borrow().unwrap_or_default()
     }
 
+    /// The highest version the upstream was seen at by a probe; zero if none was. Above
+    /// [`Self::resource_version`] it says how far the cache lags.
+    pub fn upstream_seen(&self) -> ResourceVersion {
+        ResourceVersion::new(self.shared.seen.load(Ordering::Relaxed))
+    }
+
+    /// How long reads have been answered, or, while not ready, how long they have not been.
+    pub fn since_change(&self) -> Duration {
+        self.shared.read(&self.shared.last_change).elapsed()
+    }
+
     /// How its reflector is doing. The receiver wakes on every change.
     pub fn status(&self) -> watch::Receiver<ReflectorStatus> {
         self.shared.status.subscribe()
@@ -198,17 +259,13 @@ impl WatchCache {
         self.shared.read(&self.shared.last_used)
     }
 
-    /// The newest state.
+    /// The newest state: no older than any that was handed out before.
     ///
     /// # Errors
     /// [`CacheError::NotReady`].
     pub fn snapshot(&self) -> Result<Snapshot, CacheError> {
         self.shared.touch(&self.shared.last_used);
-        self.shared
-            .current
-            .lock()
-            .clone()
-            .ok_or(CacheError::NotReady)
+        self.shared.newest().ok_or(CacheError::NotReady)
     }
 
     /// The state at exactly `resource_version`, rebuilt by taking back newer events.
@@ -218,8 +275,13 @@ impl WatchCache {
     /// [`CacheError::ResourceVersionTooLarge`] when it was not reached yet,
     /// [`CacheError::NotReady`].
     pub fn snapshot_at(&self, resource_version: ResourceVersion) -> Result<Snapshot, CacheError> {
+        let proven = self.snapshot()?;
+        if proven.resource_version() == resource_version {
+            return Ok(proven);
+        }
         // The snapshot first: the view is never behind it.
-        let newest = self.snapshot()?;
+        let newest = self.shared.current.lock().clone();
+        let newest = newest.ok_or(CacheError::NotReady)?;
         let current = newest.resource_version();
         if current < resource_version {
             return Err(CacheError::ResourceVersionTooLarge {
@@ -236,6 +298,35 @@ impl WatchCache {
         }
         drop(view);
         Ok(newest.rewind(resource_version, events.iter().map(|event| event.change())))
+    }
+
+    /// The state at exactly `resource_version`, unless the apiserver has compacted it: only what a
+    /// client would get from there is served from history.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot_at`], [`CacheError::Expired`] also when the apiserver no longer has it,
+    /// [`CacheError::NotFresh`] when the apiserver did not say so within `timeout`. Forward the
+    /// request on all of them.
+    pub async fn exact(
+        &self,
+        resource_version: ResourceVersion,
+        timeout: Duration,
+    ) -> Result<Snapshot, CacheError> {
+        let snapshot = self.snapshot_at(resource_version)?;
+        let mut kept = self.shared.retention.lock().of(resource_version);
+        if kept == Kept::Unknown {
+            let answer = self.shared.questions.ask(resource_version)?;
+            kept = match tokio::time::timeout(timeout, answer).await {
+                Ok(Ok(kept)) => kept,
+                Ok(Err(_closed)) => return Err(CacheError::NotReady),
+                Err(_elapsed) => return Err(CacheError::NotFresh(NotFresh::Timeout)),
+            };
+        }
+        match kept {
+            Kept::Yes => Ok(snapshot),
+            Kept::Gone => Err(self.shared.view.lock().expired(resource_version)),
+            Kept::Unknown => Err(CacheError::NotFresh(NotFresh::Probe)),
+        }
     }
 
     /// Waits until the cache is complete up to `resource_version`.
@@ -274,7 +365,7 @@ impl WatchCache {
         if !self.is_ready() {
             return Err(CacheError::NotReady);
         }
-        let proof = self.shared.freshness.ask()?;
+        let proof = self.shared.freshness.ask(())?;
         match tokio::time::timeout(timeout, proof).await {
             Ok(Ok(proof)) => proof,
             Ok(Err(_closed)) => Err(CacheError::NotReady),

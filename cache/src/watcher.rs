@@ -112,7 +112,11 @@ impl Watcher {
             WatchStart::Now => None,
             WatchStart::Initial { snapshot, .. } => Some(snapshot.resource_version()),
         };
-        let (seat, after) = shared.view.lock().sit(&interest, after)?;
+        let mut view = shared.view.lock();
+        // A state at a version still to come may have been served: what led to it is no news.
+        let after = after.unwrap_or_else(|| view.resource_version().max(shared.promised()));
+        let seat = view.sit(&interest, after)?;
+        drop(view);
         let initial = match start {
             WatchStart::After(_) | WatchStart::Now => None,
             WatchStart::Initial {

@@ -86,7 +86,7 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
 
     async fn watch_list(&mut self) -> Step<L> {
         let request = WatchRequest {
-            resource_version: self.own(),
+            resource_version: self.lowest(),
             send_initial_events: true,
             timeout: self.watch_timeout(),
         };
@@ -146,11 +146,10 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
 
     async fn list(&mut self, paged: bool) -> Step<L> {
         let limit = paged.then_some(self.upstream.options.page_size);
-        let not_older_than = self.own();
         let mut request = ListRequest {
             limit,
-            continue_token: None,
-            not_older_than,
+            not_older_than: self.lowest(),
+            ..ListRequest::default()
         };
         let mut store = self.upstream.writer.lock().collect();
         let mut version = None;
@@ -186,7 +185,7 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
             request = ListRequest {
                 limit,
                 continue_token: page.continue_token,
-                not_older_than: None,
+                ..ListRequest::default()
             };
         }
     }
@@ -242,7 +241,7 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
     /// Puts the new state in place, unless it is older than the own version.
     fn replace(&mut self, version: ResourceVersion, store: Store) -> bool {
         let mut writer = self.upstream.writer.lock();
-        if version < writer.resource_version() {
+        if version < writer.lowest() {
             return false;
         }
         writer.replace_store(version, store);
@@ -254,7 +253,7 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
 
     /// A lagging apiserver: discard, ask again later.
     fn went_back(&mut self, version: ResourceVersion) -> State<L::Body> {
-        let own = self.upstream.writer.lock().resource_version();
+        let own = self.upstream.writer.lock().lowest();
         self.retry(
             &format!("a list at {version} is older than {own}"),
             State::WatchList,
@@ -355,6 +354,12 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
         }
     }
 
+    /// What a new state must not be older than, once there is something.
+    fn lowest(&self) -> Option<ResourceVersion> {
+        let lowest = self.upstream.writer.lock().lowest();
+        (lowest > ResourceVersion::default()).then_some(lowest)
+    }
+
     /// The own version, once there is one.
     fn own(&self) -> Option<ResourceVersion> {
         let own = self.upstream.writer.lock().resource_version();
@@ -385,7 +390,7 @@ impl UpstreamError {
     }
 
     /// Whether the version asked for is gone.
-    fn is_expired(&self) -> bool {
+    pub(super) fn is_expired(&self) -> bool {
         match self {
             Self::Status { code, reason, .. } => *code == 410 || reason == "Expired",
             Self::Transport(_) => false,

@@ -6,20 +6,26 @@
 //!
 //! 1. The own version is, or within [`STREAM_GRACE`] becomes, X or more: the stream was busy.
 //! 2. The list is the whole collection and the store equals it by key and version, or does within
-//!    that time: these very objects are the state at X. Only that snapshot is labelled X. The own version stays: an object may
-//!    have come and gone in between, and the stream has yet to say so.
+//!    that time: these very objects are the state at X. Only that snapshot is labelled X, and reads
+//!    are answered from it until the stream has passed X. The own version stays: an object may have
+//!    come and gone in between, and the stream has yet to say so.
 //! 3. A *fence*: a short watch from the own version. The apiserver sends a bookmark before its end,
 //!    and the fence carries every event up to it, so the own version may advance to the bookmark.
 //!    About one second on 1.36.
 //!
-//! Anything else, silence included, is no proof, and the reader forwards its request.
+//! Anything else, silence included, is no proof, and the reader forwards its request. Nor is a list
+//! older than what was served: an apiserver that lags is not believed. When nothing else comes for
+//! [`RESTORED_AFTER`], the storage was restored, and the cache starts over.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::encoding::{ListPage, WatchEvent};
 use crate::error::{CacheError, NotFresh, OverBudget};
-use crate::freshness::Proof;
+use crate::resource_version::ResourceVersion;
+use crate::waiting::Proof;
 
 use super::stream::StreamEnd;
 use super::{ListRequest, ListerWatcher, Stop, Upstream, WatchRequest};
@@ -40,34 +46,43 @@ const FENCE_TIMEOUT: Duration = Duration::from_secs(3);
 /// When to give up on a fence that does not even end.
 const FENCE_PATIENCE: Duration = Duration::from_secs(4);
 
+/// How long consistent lists must all be older than what was served before the storage counts as
+/// restored.
+const RESTORED_AFTER: Duration = Duration::from_secs(60);
+
 /// Answers those who wait for a proof.
 pub(super) struct Prober<'a, L> {
     upstream: &'a Upstream<'a, L>,
+    /// Since when probes have been older than what was served, and what that was.
+    older: Option<(Instant, ResourceVersion)>,
 }
 
 impl<'a, L: ListerWatcher> Prober<'a, L> {
     pub(super) fn new(upstream: &'a Upstream<'a, L>) -> Self {
-        Self { upstream }
+        Self {
+            upstream,
+            older: None,
+        }
     }
 
-    pub(super) async fn run(self) -> Result<Infallible, Stop> {
+    pub(super) async fn run(mut self) -> Result<Infallible, Stop> {
         loop {
             let readers = self.upstream.shared.freshness.demand().await;
             let proof = self.prove().await?;
-            for reader in readers {
+            for ((), reader) in readers {
                 let _ = reader.send(proof.clone()); // a reader that left needs no answer
             }
         }
     }
 
-    async fn prove(&self) -> Result<Proof, Stop> {
+    async fn prove(&mut self) -> Result<Proof, Stop> {
         let Some(held) = self.upstream.writer.lock().snapshot() else {
             return Ok(Err(CacheError::NotReady));
         };
         self.upstream.shared.counters.probes.bump();
         let small = held.len() < WHOLE_OBJECTS && held.bytes() <= WHOLE_BYTES;
         let limit = if small { held.len() + 1 } else { 1 };
-        let served = held.resource_version();
+        let served = held.resource_version().max(self.upstream.shared.promised());
         drop(held); // do not hold old objects across the request
         let request = ListRequest {
             limit: Some(limit),
@@ -78,8 +93,10 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
             return Ok(Err(CacheError::NotFresh(NotFresh::Probe)));
         };
         if page.resource_version < served {
-            return Err(Stop::Restored);
+            return self.older(served);
         }
+        self.older = None;
+        self.upstream.shared.saw(page.resource_version);
         if let Ok(proof) = tokio::time::timeout(STREAM_GRACE, self.proof(&page)).await {
             return Ok(proof);
         }
@@ -92,6 +109,19 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
     }
 
     /// What the cache is worth now, compared with what the probe found; `None` for no proof.
+    /// The probe was below what was served. As long as the stream moves on, the storage is the same.
+    fn older(&mut self, served: ResourceVersion) -> Result<Proof, Stop> {
+        let now = Instant::now();
+        let (since, then) = *self.older.get_or_insert((now, served));
+        if then != served {
+            self.older = Some((now, served));
+        } else if now - since >= RESTORED_AFTER {
+            return Err(Stop::Restored);
+        }
+        Ok(Err(CacheError::NotFresh(NotFresh::Older)))
+    }
+
+    /// The proof as far as the store has it; `None` while it is behind.
     fn compare(&self, probe: &ListPage) -> Option<Proof> {
         let Some(held) = self.upstream.writer.lock().snapshot() else {
             return Some(Err(CacheError::NotReady));
@@ -100,7 +130,11 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
             return Some(Ok(held));
         }
         let is_whole = probe.continue_token.is_none() && held.holds_exactly(&probe.objects);
-        is_whole.then(|| Ok(held.labelled(probe.resource_version)))
+        is_whole.then(|| {
+            let proven = held.labelled(probe.resource_version);
+            self.upstream.shared.promise(&proven);
+            Ok(proven)
+        })
     }
 
     /// Waits for the stream to bring what [`Self::compare`] misses.

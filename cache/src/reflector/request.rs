@@ -16,6 +16,8 @@ pub struct ListRequest {
     /// `resourceVersion`, sent with `resourceVersionMatch=NotOlderThan`; `None` asks for a
     /// consistent list.
     pub not_older_than: Option<ResourceVersion>,
+    /// `resourceVersion`, sent with `resourceVersionMatch=Exact`; goes before `not_older_than`.
+    pub exactly: Option<ResourceVersion>,
 }
 
 impl ListRequest {
@@ -28,10 +30,15 @@ impl ListRequest {
         if let Some(token) = &self.continue_token {
             let _ = write!(query, "continue={}&", Escaped(token));
         }
-        if let Some(version) = self.not_older_than {
+        let wanted = match (self.exactly, self.not_older_than) {
+            (Some(version), _) => Some((version, "Exact")),
+            (None, Some(version)) => Some((version, "NotOlderThan")),
+            (None, None) => None,
+        };
+        if let Some((version, how)) = wanted {
             let _ = write!(
                 query,
-                "resourceVersion={version}&resourceVersionMatch=NotOlderThan&"
+                "resourceVersion={version}&resourceVersionMatch={how}&"
             );
         }
         query.pop();
@@ -106,6 +113,15 @@ mod tests {
         assert_eq!(
             relist.query(),
             "resourceVersion=7&resourceVersionMatch=NotOlderThan"
+        );
+        let past = ListRequest {
+            limit: Some(1),
+            exactly: Some(version),
+            ..ListRequest::default()
+        };
+        assert_eq!(
+            past.query(),
+            "limit=1&resourceVersion=7&resourceVersionMatch=Exact"
         );
         let mut watch = WatchRequest {
             resource_version: Some(version),

@@ -15,6 +15,7 @@ use crate::watch_cache::{Options, WatchCache};
 use super::*;
 
 mod consistent;
+mod past;
 mod sync;
 
 type Body = ReceiverStream<Result<Bytes, UpstreamError>>;

@@ -1,6 +1,7 @@
 //! The writing side: the only way state enters a cache.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use crate::encoding::{BookmarkTemplate, EventType};
@@ -8,6 +9,7 @@ use crate::error::OverBudget;
 use crate::event::Change;
 use crate::object::Object;
 use crate::resource_version::ResourceVersion;
+use crate::retention::Retention;
 use crate::store::{Snapshot, Store};
 use crate::view::View;
 
@@ -169,13 +171,18 @@ impl Writer {
         self.check(store).inspect_err(|_| self.close())
     }
 
+    /// The lowest version a new state may have: that of the newest state anybody was shown.
+    pub(crate) fn lowest(&self) -> ResourceVersion {
+        self.resource_version.max(self.shared.promised())
+    }
+
     /// See [`Self::replace`].
     pub(crate) fn replace_store(&mut self, resource_version: ResourceVersion, store: Store) {
-        assert!(
-            resource_version >= self.resource_version,
-            "versions never go back"
-        );
+        assert!(resource_version >= self.lowest(), "versions never go back");
         self.store = store;
+        if !self.ready {
+            self.shared.touch(&self.shared.last_change);
+        }
         self.ready = true;
         self.shared.counters.relists.bump();
         self.publish_state(resource_version, |view, wake| {
@@ -186,9 +193,13 @@ impl Writer {
     /// Ends every watcher and answers nobody until the next [`Self::replace`]. The own version
     /// stays as a lower bound.
     pub(crate) fn close(&mut self) {
+        if self.ready {
+            self.shared.touch(&self.shared.last_change);
+        }
         self.ready = false;
         self.store = self.collect();
         self.shared.current.lock().take();
+        self.shared.proven.lock().take();
         self.shared.view.lock().close(&mut self.wake);
         self.shared.progress.send_replace(None);
         self.wake.drain(..).for_each(Waker::wake);
@@ -198,6 +209,9 @@ impl Writer {
     pub(crate) fn start_over(&mut self) {
         self.close();
         self.resource_version = ResourceVersion::default();
+        self.shared.promised.store(0, Ordering::SeqCst);
+        self.shared.seen.store(0, Ordering::Relaxed);
+        *self.shared.retention.lock() = Retention::default();
         self.shared.view.lock().start_over();
     }
 
@@ -237,6 +251,9 @@ impl Writer {
         change(&mut view, &mut self.wake);
         let replaced = self.shared.current.lock().replace(snapshot);
         drop(view);
+        if self.shared.promised() <= resource_version {
+            self.shared.proven.lock().take(); // the stream has passed it
+        }
         drop(replaced); // outside the locks: it may be the last owner of many nodes
         self.shared.touch(&self.shared.last_progress);
         self.shared.progress.send_replace(Some(resource_version));
@@ -248,5 +265,6 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.close();
         self.shared.freshness.close();
+        self.shared.questions.close();
     }
 }

@@ -116,6 +116,42 @@ async fn a_small_collection_that_is_equal_is_its_own_proof() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_read_ahead_of_the_stream_is_never_unread() {
+    let (mut server, stream) = synced(10, &[("a/x", 5)]).await;
+    let reading = read(&server).await;
+    server
+        .list()
+        .await
+        .1
+        .send(page(500, &[("a/x", 5)], None))
+        .unwrap();
+    assert_eq!(version(reading).await, Ok(500));
+    let now = server.cache.snapshot().unwrap();
+    assert_eq!(now.resource_version(), rv(500), "RV 0 is not older");
+    let start = WatchStart::Now;
+    let mut from_now = server
+        .cache
+        .watch(select(""), start, false, in_seconds(60))
+        .unwrap();
+
+    stream.event("ADDED", "a/z", 400).await;
+    server.reaches(400).await;
+    assert_eq!(server.listed(), ["a/x@5"], "at 500 it was gone again");
+    stream.error(410, "Expired").await;
+    let (request, answer) = server.watch().await;
+    assert_eq!(request.resource_version, Some(rv(500)), "nor is a relist");
+    open(answer).bookmark(499, true).await;
+    let (_, answer) = server.watch().await;
+    assert_eq!(server.listed(), ["a/x@5"]);
+    assert_eq!(drain(&mut from_now), [""; 0]);
+    let stream = open(answer);
+    stream.event("ADDED", "a/y", 501).await;
+    stream.bookmark(502, true).await;
+    server.reaches(502).await;
+    assert_eq!(server.listed(), ["a/y@501"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_collection_that_differs_is_no_proof() {
     for other in [
         page(500, &[("a/x", 5)], None),
@@ -258,17 +294,44 @@ async fn a_stalled_upstream_never_yields_a_proof() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restored_storage_is_noticed_and_the_cache_starts_over() {
+async fn a_probe_older_than_what_was_served_is_never_believed() {
+    let (mut server, stream) = synced(100, &[("a/x", 50)]).await;
+    let mut watcher = server.cache.watch_after("", 100);
+    for round in 1..=4 {
+        let own = 100 + round;
+        stream.event("MODIFIED", "a/x", own).await;
+        server.reaches(own).await;
+        assert_eq!(older(&mut server, 90).await, NOT_BELIEVED);
+        tokio::time::advance(Duration::from_secs(40)).await;
+        assert_eq!(
+            server.cache.resource_version(),
+            rv(own),
+            "while events come"
+        );
+    }
+    assert_eq!(drain(&mut watcher).len(), 4, "watchers notice nothing");
+    assert_eq!(older(&mut server, 90).await, NOT_BELIEVED);
+}
+
+const NOT_BELIEVED: Result<u64, CacheError> = Err(CacheError::NotFresh(NotFresh::Older));
+
+/// A consistent read whose probe is answered at `at`.
+async fn older(server: &mut Apiserver, at: u64) -> Result<u64, CacheError> {
+    let reading = read(server).await;
+    let (_, answer) = server.list().await;
+    answer.send(page(at, &[("a/x", 50)], None)).unwrap();
+    version(reading).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_storage_is_noticed_after_a_minute_and_the_cache_starts_over() {
     let (mut server, _stream) = synced(100, &[("a/x", 50)]).await;
     let mut watcher = server.cache.watch_after("", 100);
-    let reading = read(&server).await;
-    server
-        .list()
-        .await
-        .1
-        .send(page(90, &[("a/x", 50)], None))
-        .unwrap();
-    assert_eq!(version(reading).await, Err(CacheError::NotReady));
+    assert_eq!(older(&mut server, 90).await, NOT_BELIEVED);
+    tokio::time::advance(Duration::from_secs(59)).await;
+    assert_eq!(older(&mut server, 90).await, NOT_BELIEVED);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(older(&mut server, 90).await, Err(CacheError::NotReady));
     assert_eq!(drain(&mut watcher), ["END"]);
     let (request, answer) = server.watch().await;
     assert_eq!(
