@@ -1,8 +1,8 @@
 //! The order and the deadlines of a shutdown, and the owner of every task.
 //!
 //! Owns: the trackers every task of the proxy is spawned on, and the signals that tell the parts to
-//! leave, in this order: not ready, no new connections and open ones told to go elsewhere, watches
-//! ended, the rest cut.
+//! leave, in this order: not ready, no new requests and open connections told to go elsewhere,
+//! watches ended, the rest cut.
 //! Refuses: to know what the parts do at a signal. A part asks for its signal and acts; nobody is
 //! called.
 //! Invariant: signals are only ever given in that order, and once [`Drain::run`] has returned no
@@ -10,8 +10,8 @@
 //!
 //! ```text
 //!  serving ──► not ready ──► leaving ────────────────────────────────────► cut
-//!              /readyz 500   listeners closed, GOAWAY, watches end one     connections are dropped
-//!              0             connection at a time, from LAME_DUCK          grace period
+//!              /readyz 500   new requests get 429, GOAWAY, watches end     connections are dropped
+//!              0             one connection at a time, from LAME_DUCK      grace period
 //! ```
 
 use std::{
@@ -87,9 +87,15 @@ impl Drain {
         &self.not_ready
     }
 
-    /// Given second: listeners close, connections send GOAWAY or `Connection: close`.
+    /// Given second: requests are refused, connections send GOAWAY or `Connection: close`.
     pub(crate) fn leaving(&self) -> &CancellationToken {
         &self.leaving
+    }
+
+    /// Whether it is time to refuse requests. Takes no lock: every request asks.
+    pub(crate) fn is_leaving(&self) -> bool {
+        let schedule = self.schedule.get();
+        schedule.is_some_and(|schedule| Instant::now() >= schedule.leave)
     }
 
     /// A moment, spread evenly over the time that is left for it, at which one connection ends its

@@ -1,15 +1,15 @@
 //! The life of a request, in one function.
 //!
 //! Owns: the order of the steps, which is kube-apiserver's order of errors (as
-//! `DefaultBuildHandlerChain`, 1.36): what is asked, its timeout, who asks, cache or not, may they,
+//! `DefaultBuildHandlerChain`, 1.36): what is asked, is the server leaving, its timeout, who asks, cache or not, may they,
 //! answer. Steps do not know each other.
 //! Refuses: to decide anything itself, and to buffer.
 //! Invariant: nothing reaches the cache without an [`Identity`] and a permit for exactly this
 //! request, and every request gets one answer and is counted once.
 //!
 //! ```text
-//!   request ─► RequestInfo ─► timeout= ─► Identity ─► screen ─► discovery ─► form ─► Read
-//!               500 text       400         401          │          │          │       │
+//!   request ─► RequestInfo ─► leaving ─► timeout= ─► Identity ─► screen ─► discovery ─► form ─► Read
+//!               500 text      429 text    400         401          │          │          │       │
 //!                                                       └──────────┴──────────┴───────┴─► passthrough
 //!   Read ─► Permit ─► cache ─► answer                    (not cached, not fresh, paging) ─┘
 //!           403
@@ -32,7 +32,8 @@ use crate::{
     body::Body,
     caches::{CacheKey, Caches, Uncached},
     discovery::GroupVersionResource,
-    listener::ConnectionInfo,
+    drain::Drain,
+    listener::{ConnectionInfo, Protocol},
     metrics::{AuthorizationLabels, Metrics, RequestLabels},
     negotiate::{Action, Endpoint, negotiate},
     passthrough::Passthrough,
@@ -56,6 +57,7 @@ pub(crate) struct Handler {
     pub(crate) passthrough: Passthrough,
     pub(crate) metrics: Metrics,
     pub(crate) live: watch::Receiver<Arc<Live>>,
+    pub(crate) drain: Drain,
 }
 
 /// How a request was answered: the metric label, and the response.
@@ -110,6 +112,16 @@ impl Handler {
                 return with_audit_id(response, audit_id);
             }
         };
+        if self.drain.is_leaving() && !outlives_shutdown(&request) {
+            let errors = ErrorFormat::negotiate(request.headers(), &query);
+            let mut response = local(Status::shutting_down(), &errors);
+            response.headers_mut().remove(header::CACHE_CONTROL);
+            if connection.protocol == Protocol::Http2 {
+                response.headers_mut().remove(header::CONNECTION);
+            }
+            self.count(&info, "refused", response.status());
+            return with_audit_id(response, audit_id);
+        }
         let Answered { served, response } = self.answer(request, &connection, &info, &query).await;
         self.count(&info, served, response.status());
         with_audit_id(response, audit_id)
@@ -306,6 +318,17 @@ impl Answered {
             response: local(status, errors),
         }
     }
+}
+
+/// What a server that is leaving still answers: probes, scrapes and other apiservers (as
+/// `hasExemptPathPrefix`, 1.36).
+fn outlives_shutdown(request: &Request<Incoming>) -> bool {
+    let path = request.uri().path();
+    let agent = request.headers().get(header::USER_AGENT);
+    ["/readyz", "/livez", "/healthz", "/metrics"]
+        .iter()
+        .any(|probe| path.starts_with(probe))
+        || agent.is_some_and(|it| it.as_bytes().starts_with(b"kube-apiserver/"))
 }
 
 fn local(status: Status, errors: &ErrorFormat) -> Response<Body> {

@@ -169,7 +169,7 @@ impl Proxy {
         self.health.is_ready()
     }
 
-    /// Stops in order, within the configured grace period: not ready, no new connections, GOAWAY,
+    /// Stops in order, within the configured grace period: not ready, no new requests, GOAWAY,
     /// watches ended one connection at a time, everything cut.
     pub async fn drain(self) {
         let grace_period = self.live.borrow().drain.grace_period;
@@ -207,7 +207,8 @@ fn handler(
     Handler {
         authenticator: Authenticator::new(Arc::clone(&reviewer)),
         authorizer: Authorizer::new(reviewer),
-        passthrough: Passthrough::new(upstream, assertion, drain),
+        passthrough: Passthrough::new(upstream, assertion, drain.clone()),
+        drain,
         caches,
         metrics,
         live,

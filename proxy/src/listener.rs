@@ -35,6 +35,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::server::TlsStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     body::Body,
@@ -169,14 +170,16 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Accepts until the drain says leave; every request is given to `handle`, whose future runs on
-    /// the connection's task and is dropped when the client goes away.
+    /// Accepts until the drain has let go of every connection it found; every request is given to
+    /// `handle`, whose future runs on the connection's task and is dropped when the client goes
+    /// away. Who comes during the drain is still accepted, to be told to go elsewhere.
     pub(crate) async fn serve<H, F>(self, options: ListenerOptions, handle: H)
     where
         H: Fn(Request<Incoming>, Arc<ConnectionInfo>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let leaving = options.drain.leaving().clone();
+        let (early, over) = (TaskTracker::new(), CancellationToken::new());
         let options = Arc::new(options);
         let accepting = async {
             let open = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
@@ -198,14 +201,30 @@ impl Listener {
                 }
                 let place = Arc::clone(&open).try_acquire_owned();
                 let (own, handle) = (Arc::clone(&options), handle.clone());
-                options.drain.spawn(async move {
+                let connection = async move {
                     let _counted = Counted::new(&own.metrics);
                     own.connection(socket, peer, &limits, handle).await;
                     drop(place);
-                });
+                };
+                if leaving.is_cancelled() {
+                    let over = over.clone();
+                    options.drain.spawn(async move {
+                        over.run_until_cancelled(connection).await;
+                    });
+                } else {
+                    options.drain.spawn(early.track_future(connection));
+                }
             }
         };
-        leaving.run_until_cancelled(accepting).await;
+        let left = async {
+            leaving.cancelled().await;
+            early.close();
+            early.wait().await;
+        };
+        tokio::select! {
+            () = accepting => {}
+            () = left => over.cancel(),
+        }
     }
 }
 

@@ -78,9 +78,9 @@ pub(super) async fn http2<T, H, F>(
         .max_local_error_reset_streams(LOCAL_RESETS)
         .keep_alive_interval(limits.keep_alive_interval)
         .keep_alive_timeout(limits.keep_alive_timeout);
-    let orders = Orders::of(drain, &streams);
+    let orders = Orders::of(drain, &info, &streams);
     orders.add_deadlines(limits, &streams);
-    let service = service(Arc::clone(&info), handle);
+    let service = service(Arc::clone(&info), handle, (drain, &orders));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut idle = Idle::default();
     let result = std::future::poll_fn(|context| {
@@ -122,8 +122,8 @@ pub(super) async fn http1<T, H, F>(
         .header_read_timeout(limits.header_timeout)
         .max_header_size(header_bytes)
         .max_buf_size(HTTP1_BUFFER + header_bytes);
-    let orders = Orders::of(drain, &streams);
-    let service = service(Arc::clone(&info), handle);
+    let orders = Orders::of(drain, &info, &streams);
+    let service = service(Arc::clone(&info), handle, (drain, &orders));
     let mut connection = pin!(
         builder
             .serve_connection(TokioIo::new(stream), service)
@@ -146,6 +146,7 @@ pub(super) async fn http1<T, H, F>(
 fn service<H, F>(
     info: Arc<ConnectionInfo>,
     handle: H,
+    (drain, orders): (&Drain, &Orders),
 ) -> impl Service<
     Request<Incoming>,
     Response = Response<Body>,
@@ -156,8 +157,12 @@ where
     H: Fn(Request<Incoming>, Arc<ConnectionInfo>) -> F,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let (drain, orders) = (drain.clone(), orders.clone());
     service_fn(move |request| {
         info.requests.fetch_add(1, Ordering::Relaxed);
+        if drain.is_leaving() {
+            orders.give(Orders::LEAVE);
+        }
         // Boxed, so that its size is given back when the answer's head is there: a stream keeps
         // room for the larger of this future and the body, for as long as a watch lasts.
         let answer = Box::pin(handle(request, Arc::clone(&info)));
@@ -220,13 +225,15 @@ impl Orders {
     const IDLE_DUE: u8 = 4;
     const END_WATCHES: u8 = 8;
 
-    /// The orders of the drain.
-    fn of(drain: &Drain, streams: &Streams) -> Self {
+    /// The orders of the drain. Who has not asked anything yet is let go with the first answer.
+    fn of(drain: &Drain, info: &Arc<ConnectionInfo>, streams: &Streams) -> Self {
         let orders = Self(Arc::default());
-        let (own, drain) = (orders.clone(), drain.clone());
+        let (own, drain, info) = (orders.clone(), drain.clone(), Arc::clone(info));
         streams.executor().execute(async move {
             drain.leaving().cancelled().await;
-            own.give(Self::LEAVE);
+            if info.requests.load(Ordering::Relaxed) > 0 {
+                own.give(Self::LEAVE);
+            }
             if let Some(end) = drain.watch_end() {
                 tokio::time::sleep_until(end).await;
                 own.give(Self::END_WATCHES);

@@ -158,6 +158,16 @@ impl Status {
         })
     }
 
+    /// 429 as text: the server is leaving, another one will answer (as `with_retry_after.go`).
+    pub(crate) fn shutting_down() -> Self {
+        let message = "The apiserver is shutting down, please try again later.\n";
+        Self {
+            retry_after: Some(5),
+            close: true,
+            ..Self::text(429, message)
+        }
+    }
+
     /// 500 without a reason: an error the apiserver does not classify, such as a resource version
     /// that is no number on GET and WATCH.
     pub(crate) fn unclassified(message: impl Into<String>) -> Self {
