@@ -32,6 +32,7 @@ pub mod crd;
 pub mod discovery;
 pub mod faults;
 pub mod impersonation;
+pub mod lifecycle;
 pub mod list;
 pub mod negotiate;
 pub mod paging;
@@ -57,6 +58,7 @@ use authz::Authorizer;
 use certs::Pki;
 use counters::Counters;
 use faults::Faults;
+use lifecycle::{Lifecycle, Termination};
 use resources::Registry;
 use server::State;
 use store::Store;
@@ -192,6 +194,13 @@ impl Apiserver {
         self.state.store.compact(revision);
     }
 
+    /// Takes the steps that SIGTERM makes a kube-apiserver take that is given time: readiness fails,
+    /// then requests are refused while watches end one by one, then connections close.
+    pub async fn terminate(&self, termination: Termination) {
+        self.state.lifecycle.terminate(termination).await;
+        self.state.shutdown.cancel();
+    }
+
     /// Ends watches cleanly, lets answers finish for a few seconds, then cuts what is left.
     pub async fn shutdown(self) {
         self.state.shutdown.cancel();
@@ -234,6 +243,7 @@ fn state(profile: Profile, authenticator: Authenticator) -> State {
         authorizer,
         counters: Counters::default(),
         faults: Faults::default(),
+        lifecycle: Lifecycle::default(),
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),
     };

@@ -27,7 +27,9 @@ pub fn serve(state: &Arc<State>, exchange: &Exchange) -> Option<Response> {
     match segments.as_slice() {
         [""] => Some(root(state, exchange)),
         ["version"] => Some(plain(version(state), "application/json")),
-        ["healthz" | "livez" | "readyz", ..] => health::serve(&segments, &exchange.query),
+        ["healthz" | "livez" | "readyz", ..] => {
+            health::serve(&segments, &exchange.query, state.lifecycle.is_terminating())
+        }
         ["metrics"] => Some(metrics(state)),
         ["openapi", "v2"] => Some(openapi::v2(state, exchange)),
         ["openapi", "v3", rest @ ..] => openapi::v3(state, rest),

@@ -23,6 +23,7 @@ use super::authz::Authorizer;
 use super::body::{Body, Response};
 use super::counters::Counters;
 use super::faults::Faults;
+use super::lifecycle::Lifecycle;
 use super::negotiate::{self, Endpoint, Transform};
 use super::render::{self, IncludeObject};
 use super::request::{Query, RequestInfo};
@@ -54,6 +55,8 @@ pub struct State {
     pub counters: Counters,
     /// Misbehaviour on demand.
     pub faults: Faults,
+    /// How far its end has come.
+    pub lifecycle: Lifecycle,
     /// Cancelled when the server shuts down: watches end, connections close after their last
     /// answer.
     pub shutdown: CancellationToken,

@@ -1,4 +1,4 @@
-//! `/healthz`, `/livez` and `/readyz`: always well, check by check.
+//! `/healthz`, `/livez` and `/readyz`: well until the server is terminated, check by check.
 //!
 //! Owns the texts of spec 9.2 and the names of the checks of kube-apiserver 1.36.
 
@@ -49,9 +49,12 @@ fn checks(path: &str) -> Vec<&'static str> {
 }
 
 /// Answers a health path; `None` for a check that does not exist.
-pub(super) fn serve(segments: &[&str], query: &Query) -> Option<Response> {
+pub(super) fn serve(segments: &[&str], query: &Query, terminating: bool) -> Option<Response> {
     let (path, check) = segments.split_first()?;
     let checks = checks(path);
+    if *path == "readyz" && terminating && matches!(check, [] | ["shutdown"]) {
+        return Some(failed(&checks));
+    }
     if !check.is_empty() {
         let check = check.join("/");
         return checks
@@ -86,6 +89,16 @@ pub(super) fn serve(segments: &[&str], query: &Query) -> Option<Response> {
     Some(answer(text, true))
 }
 
+/// The answer of a server that is being shut down.
+fn failed(checks: &[&str]) -> Response {
+    let passed = checks.iter().filter(|check| **check != "shutdown");
+    let mut text: String = passed.map(|check| format!("[+]{check} ok\n")).collect();
+    text.push_str("[-]shutdown failed: reason withheld\nreadyz check failed\n");
+    let mut response = answer(text, true);
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}
+
 fn answer(text: String, nosniff: bool) -> Response {
     let mut builder = http::Response::builder()
         .status(StatusCode::OK)
@@ -105,15 +118,16 @@ mod tests {
     #[test]
     fn single_checks_exist_or_do_not() {
         let query = Query::parse("");
-        assert!(serve(&["livez", "ping"], &query).is_some());
+        assert!(serve(&["livez", "ping"], &query, false).is_some());
         assert!(
             serve(
                 &["livez", "poststarthook", "rbac", "bootstrap-roles"],
-                &query
+                &query,
+                false
             )
             .is_some()
         );
-        assert!(serve(&["readyz", "shutdown"], &query).is_some());
-        assert!(serve(&["livez", "shutdown"], &query).is_none());
+        assert!(serve(&["readyz", "shutdown"], &query, false).is_some());
+        assert!(serve(&["livez", "shutdown"], &query, false).is_none());
     }
 }

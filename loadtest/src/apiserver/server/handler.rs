@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WARNING};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WARNING};
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -114,12 +114,8 @@ async fn chain(state: &Arc<State>, peer: &Peer, request: Request<Incoming>) -> O
     if let Some(failure) = failure {
         return early(failed(state, &exchange, failure).await);
     }
-    if state.shutdown.is_cancelled() {
-        let mut response = state.answer_status(&exchange, &Status::shutting_down());
-        response
-            .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        return early(response);
+    if let Some(outcome) = turned_away(state, &exchange) {
+        return outcome;
     }
     let timeout = match timeout(state, &exchange) {
         Ok(timeout) => timeout,
@@ -238,6 +234,46 @@ fn warn(response: &mut Response, resource: &Resource) {
 }
 
 fn debug(state: &State) -> Response {
+/// The answer of a server on its way out.
+fn turned_away(state: &State, exchange: &Exchange) -> Option<Outcome> {
+    let outcome = |response, parsed| Outcome {
+        response,
+        admitted: false,
+        parsed,
+    };
+    if state.lifecycle.is_refusing() && !outlives_shutdown(exchange) {
+        return Some(outcome(refused(), false));
+    }
+    if !state.shutdown.is_cancelled() {
+        return None;
+    }
+    let mut response = state.answer_status(exchange, &Status::shutting_down());
+    let seconds = HeaderValue::from_static("1");
+    response.headers_mut().insert(RETRY_AFTER, seconds);
+    Some(outcome(response, true))
+}
+
+/// What a server that is leaving still answers, as `hasExemptPathPrefix` of 1.36.
+fn outlives_shutdown(exchange: &Exchange) -> bool {
+    let path = exchange.uri.path();
+    let agent = exchange.headers.get(USER_AGENT);
+    ["/readyz", "/livez", "/healthz", "/metrics"]
+        .iter()
+        .any(|probe| path.starts_with(probe))
+        || agent.is_some_and(|agent| agent.as_bytes().starts_with(b"kube-apiserver/"))
+}
+
+/// The answer to whom another server will serve.
+fn refused() -> Response {
+    let body = "The apiserver is shutting down, please try again later.\n";
+    let mut response = text(StatusCode::TOO_MANY_REQUESTS, body);
+    nosniff(&mut response);
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
     let mut response = Response::new(Body::from(state.counters.report().to_string()));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);

@@ -100,7 +100,13 @@ impl WatchStream {
         (bookmarks, deadline): (Bookmarks, Instant),
     ) -> Self {
         let alarm = bookmarks.next.unwrap_or(deadline);
-        let shutdown = state.shutdown.clone().cancelled_owned();
+        let server = Arc::clone(&state);
+        let shutdown = async move {
+            tokio::select! {
+                () = server.shutdown.cancelled() => {}
+                () = server.lifecycle.watch_end() => {}
+            }
+        };
         Self {
             initial: std::mem::take(&mut subscription.initial).into_iter(),
             history: std::mem::take(&mut subscription.history).into_iter(),
