@@ -302,6 +302,8 @@ pub struct Profile {
     pub history_age: Duration,
     /// Superseded versions of objects kept for exact reads, per resource. Default 20,000.
     pub versions_max: usize,
+    /// How long the cache of a custom resource takes to be filled. Default 20 ms.
+    pub cache_start: Duration,
     /// `--event-ttl`. Default 1 h.
     pub event_ttl: Duration,
     /// `--min-request-timeout`: watches without a timeout live 1 to 2 times as long. Default 30
@@ -324,6 +326,7 @@ impl Default for Profile {
             history_events_max: 102_400,
             history_age: Duration::from_secs(75),
             versions_max: 20_000,
+            cache_start: Duration::from_millis(20),
             event_ttl: Duration::from_secs(3600),
             watch_timeout: Duration::from_secs(1800),
             request_timeout: Duration::from_secs(60),

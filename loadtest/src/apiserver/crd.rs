@@ -163,6 +163,7 @@ fn serve(state: &State, name: &str, crd: &Value) {
                 .registry
                 .remove(&resource.group, &resource.version, &resource.resource);
             state.store.close(&resource);
+            state.store.forget(&resource);
         }
     }
     for resource in wanted {
@@ -200,5 +201,6 @@ fn retire(state: &State, name: &str) {
             .registry
             .remove(&resource.group, &resource.version, &resource.resource);
         state.store.close(&resource);
+        state.store.forget(&resource);
     }
 }

@@ -45,6 +45,7 @@ pub struct Faults {
     expired_watches: AtomicU64,
     bookmarks_withheld: AtomicBool,
     watch_list_refused: AtomicBool,
+    caches_held: AtomicBool,
     failures: Mutex<Vec<(String, Failure, u64)>>,
     damages: Mutex<Vec<(Damage, u64)>>,
     damaged: AtomicBool,
@@ -59,6 +60,7 @@ impl Default for Faults {
             expired_watches: AtomicU64::new(0),
             bookmarks_withheld: AtomicBool::new(false),
             watch_list_refused: AtomicBool::new(false),
+            caches_held: AtomicBool::new(false),
             failures: Mutex::default(),
             damages: Mutex::default(),
             damaged: AtomicBool::new(false),
@@ -145,6 +147,15 @@ impl Faults {
 
     pub(super) fn refuses_watch_list(&self) -> bool {
         self.watch_list_refused.load(Ordering::Relaxed)
+    }
+
+    /// Caches of custom resources that begin stay empty until let go.
+    pub fn hold_caches(&self, held: bool) {
+        self.caches_held.store(held, Ordering::SeqCst);
+    }
+
+    pub(super) fn holds_caches(&self) -> bool {
+        self.caches_held.load(Ordering::SeqCst)
     }
 
     /// The next `count` requests whose path starts with `prefix` fail.

@@ -52,7 +52,12 @@ pub async fn serve(
     resource: &Resource,
 ) -> Result<Response, Status> {
     let selected = read::select(state, exchange, resource)?;
-    let page = page(&selected, resource)?;
+    let ready = state.cache_ready(resource);
+    let page = page(&selected, !resource.cached || ready.is_err())?;
+    // While the cache is being filled, only pages of everything are left to etcd.
+    if page.limit == 0 || !selected.selection.is_unselective() {
+        ready?;
+    }
     let picture = picture(&state.store, resource, &selected, &page).await;
     let (snapshot, cached) = picture.map_err(|error| failure(error, &page, resource))?;
     let (meta, objects) = cut(&snapshot, &selected, (&page, cached), resource);
@@ -69,11 +74,10 @@ pub async fn serve(
     Ok(state.answer_bytes(exchange, StatusCode::OK, content_type, body))
 }
 
-fn page(selected: &Selected, resource: &Resource) -> Result<Page, Status> {
+fn page(selected: &Selected, direct: bool) -> Result<Page, Status> {
     let options = &selected.options;
     let version = options.resource_version.as_str();
-    let unlimited = resource.cached && version == "0";
-    let limit = if unlimited {
+    let limit = if version == "0" && !direct {
         0
     } else {
         usize::try_from(options.limit).unwrap_or(0)
@@ -83,7 +87,7 @@ fn page(selected: &Selected, resource: &Resource) -> Result<Page, Status> {
         start: String::new(),
         limit,
         paged: false,
-        direct: !resource.cached,
+        direct,
     };
     if !options.continue_token.is_empty() {
         let token = Continue::decode(&options.continue_token)

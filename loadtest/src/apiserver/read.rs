@@ -149,8 +149,9 @@ pub async fn get(
     let name = exchange.info.name.as_str();
     check_name(name)?;
     let version = query.first("resourceVersion").unwrap_or("");
+    let cached = resource.cached && state.cache_ready(resource).is_ok();
     let requested = parse_resource_version(version).map_err(|text| {
-        if resource.cached {
+        if cached {
             Status::unknown(text)
         } else {
             Status::bad_request(format!("invalid resource version: {text}"))
@@ -162,7 +163,7 @@ pub async fn get(
         ""
     };
     let store = &state.store;
-    let object = if version.is_empty() || !resource.cached {
+    let object = if version.is_empty() || !cached {
         let current = store.revision();
         if requested > current {
             return Err(Status::too_large_resource_version(

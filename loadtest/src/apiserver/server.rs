@@ -89,6 +89,15 @@ impl State {
         self.profile.watch_list && !self.faults.refuses_watch_list()
     }
 
+    /// Whether the cache of a resource answers; 429 while it is being filled, as `ready.go`, 1.36.
+    pub fn cache_ready(&self, resource: &Resource) -> Result<(), Status> {
+        let ready = self.store.ready(resource, self.faults.holds_caches());
+        ready.map_err(|since| {
+            let patience = (0.06 * since.as_secs_f64()).exp().clamp(1.0, 30.0);
+            Status::too_many_requests("storage is (re)initializing", patience as u32)
+        })
+    }
+
     /// Answers a stored object in the encoding the request negotiated (JSON, pretty, YAML,
     /// protobuf, Table, partial metadata), with the given code.
     pub fn answer_object(

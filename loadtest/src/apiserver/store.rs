@@ -28,6 +28,7 @@ mod history;
 mod leases;
 mod lifecycle;
 mod object;
+mod readiness;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use event::{Event, EventKind, EventType, FrameKey};
 pub use object::{Form, RenderKey, Stored, trigger_value};
 pub use watchers::{Scope, Subscription};
 
+use readiness::Readiness;
 use table::Table;
 
 /// Why the store refused a request.
@@ -130,6 +132,8 @@ struct Inner {
     revision: u64,
     tables: HashMap<String, Table>,
     observer: Observer,
+    /// Which caches of custom resources are filled.
+    readiness: Readiness,
     /// Caches take no events; consistent reads cannot be served from them.
     frozen: bool,
     next_watcher: u64,
@@ -153,6 +157,7 @@ impl Store {
             revision: profile.first_revision,
             tables: HashMap::new(),
             observer,
+            readiness: Readiness::default(),
             frozen: false,
             next_watcher: 0,
         };
@@ -178,6 +183,31 @@ impl Store {
         self.table(resource, |table, revision| {
             table.restart_cache(revision, profile)
         });
+    }
+
+    /// The cache of a custom resource begins with the first request for it, whatever that is.
+    pub fn touch(&self, resource: &Resource) {
+        if resource.custom.is_none() {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        let is_new = !inner.tables.contains_key(&resource.storage);
+        if inner.readiness.begin(resource, self.profile.cache_start) && !is_new {
+            let revision = inner.revision;
+            let table = inner.table(resource, &self.profile);
+            table.restart_cache(revision, &self.profile);
+        }
+    }
+
+    /// Whether the resource's cache is filled, or for how long it is not. `held` keeps one that is
+    /// not filled from becoming so.
+    pub fn ready(&self, resource: &Resource, held: bool) -> Result<(), Duration> {
+        self.inner.lock().readiness.of(resource, held)
+    }
+
+    /// Forgets that the resource was ever asked for, as when it is no longer served.
+    pub fn forget(&self, resource: &Resource) {
+        self.inner.lock().readiness.forget(resource);
     }
 
     /// The current object, as etcd has it.
@@ -348,6 +378,7 @@ impl Store {
         for table in inner.tables.values_mut() {
             table.restart_cache(revision, &self.profile);
         }
+        inner.readiness = Readiness::default();
     }
 
     /// Freezes or thaws all caches. While frozen they play a server cut off from etcd: no events,

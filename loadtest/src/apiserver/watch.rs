@@ -55,6 +55,7 @@ pub async fn serve(
     }
     let options = &selected.options;
     let requested = parse_resource_version(&options.resource_version).map_err(Status::unknown)?;
+    state.cache_ready(resource)?;
     let opened = open(state, resource, &selected, requested).await?;
     let endpoint = Endpoint::of(resource);
     let whole = negotiate::negotiate(&exchange.headers, &exchange.query, endpoint)?;

@@ -198,6 +198,7 @@ async fn serve(
         Route::Refused(status) => return state.answer_status(exchange, &status),
         Route::PageNotFound => return page_not_found(),
     };
+    state.store.touch(&resource);
     let watchable = matches!(action, Action::List | Action::Watch);
     let plain = matches!(exchange.info.subresource.as_str(), "" | "status" | "scale");
     if resource.custom.is_none()
@@ -233,7 +234,6 @@ fn warn(response: &mut Response, resource: &Resource) {
     }
 }
 
-fn debug(state: &State) -> Response {
 /// The answer of a server on its way out.
 fn turned_away(state: &State, exchange: &Exchange) -> Option<Outcome> {
     let outcome = |response, parsed| Outcome {
@@ -274,6 +274,7 @@ fn refused() -> Response {
     response
 }
 
+fn debug(state: &State) -> Response {
     let mut response = Response::new(Body::from(state.counters.report().to_string()));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
