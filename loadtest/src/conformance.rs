@@ -22,13 +22,16 @@
 //! [`UNCLAIMED`] with a reason.
 
 mod cluster;
+mod expect;
 mod suite;
 
+pub mod authorization;
 pub mod bookmarks;
 pub mod encodings;
 pub mod gets;
 pub mod identity;
 pub mod lists;
+pub mod nodes;
 pub mod parsing;
 pub mod selectors;
 pub mod watches;
@@ -54,7 +57,7 @@ pub struct Case {
     pub name: &'static str,
     /// What it checks.
     pub numbers: &'static [u16],
-    /// Checks it.
+    /// Checks it. Its future stays on the thread it is polled on: cases use async closures freely.
     pub run: for<'c> fn(&'c Cluster) -> LocalBoxFuture<'c, anyhow::Result<()>>,
 }
 
@@ -83,8 +86,25 @@ macro_rules! for_each_case {
     ($each:ident) => {
         $each! {
             parsing {
-                an_empty_or_odd_value_of_watch_is_true: [1, 2],
+                every_value_of_watch_but_zero_and_false_is_true: [1, 2],
                 the_first_value_of_watch_counts: [3],
+                a_get_of_a_name_is_no_watch: [4],
+                an_integer_is_read_as_go_reads_it: [5, 6, 7, 8],
+                a_bad_timeout_is_refused_before_anyone_asks_who_it_is: [9],
+                a_watch_has_no_timeout_parameter: [10],
+                a_bad_label_selector_is_refused_in_the_words_of_its_parser: [11],
+                what_is_forbidden_is_not_looked_at: [12],
+                a_pair_with_a_semicolon_or_a_bad_escape_is_dropped: [13],
+                the_first_field_selector_filters_and_is_authorised: [14],
+                an_unknown_parameter_changes_nothing: [15],
+                a_trailing_slash_is_nothing_and_an_empty_segment_is_a_segment: [16],
+                a_path_that_cannot_be_read_is_an_internal_error: [17],
+                a_collection_is_only_read_and_created_in: [18],
+                what_is_not_served_is_not_found: [19],
+                a_namespace_that_does_not_exist_is_empty: [20],
+                a_name_that_cannot_be_is_refused: [21],
+                export_is_no_longer_supported: [22],
+                a_get_knows_no_resource_version_match: [23],
             }
 
             lists {
@@ -107,6 +127,24 @@ macro_rules! for_each_case {
 
             identity {
                 a_stranger_is_refused_by_name_and_a_bad_token_altogether: [134],
+                headers_of_front_proxies_give_nobody_another_name: [138],
+                who_impersonates_gets_what_the_apiserver_gives: [139],
+                nobody_gets_what_another_may_see: [142],
+            }
+
+            nodes {
+                a_node_sees_no_pods_of_others: [135],
+                a_node_sees_the_pods_bound_to_it: [135],
+                a_node_reads_by_name_what_its_pods_mount: [136],
+                a_node_reads_nothing_its_pods_do_not_mount: [136],
+            }
+
+            authorization {
+                a_role_for_a_name_grants_lists_of_that_name: [137],
+                a_revoked_right_ends_new_requests_and_no_running_watch: [140],
+                without_a_decision_there_is_no_answer: [141],
+                a_namespace_is_read_with_rights_in_it: [143],
+                a_refusal_names_user_verb_resource_and_scope: [144],
             }
         }
     };

@@ -165,6 +165,11 @@ impl Faults {
             .push((prefix.to_owned(), failure, count));
     }
 
+    /// No request fails any more.
+    pub fn heal_requests(&self) {
+        self.failures.lock().clear();
+    }
+
     pub(super) fn failure_of(&self, path: &str) -> Option<Failure> {
         let mut failures = self.failures.lock();
         let found = failures

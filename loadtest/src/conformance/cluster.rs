@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::does_not_apply;
 use crate::apiserver::certs::{Credential, Pki};
 use crate::apiserver::{Apiserver, Options, Profile};
-use crate::client::{Answer, Client, Exchange, JSON, Journal, Protocol, Request, tls};
+use crate::client::{Client, Exchange, JSON, Journal, Protocol, Request, tls};
 
 /// What the clients of cases call themselves.
 const USER_AGENT: &str = "conformance/1.0";
@@ -175,6 +175,16 @@ impl Identity {
         self.token = Some(token.into());
         self
     }
+
+    fn client(&self, to: SocketAddr, ca: &str, protocol: Protocol) -> anyhow::Result<Client> {
+        let client = Client::new(to, tls(ca, self.certificate.as_ref())?, protocol)
+            .with_default("user-agent", USER_AGENT)
+            .with_default("accept", JSON);
+        Ok(match &self.token {
+            Some(token) => client.with_default("authorization", format!("Bearer {token}")),
+            None => client,
+        })
+    }
 }
 
 /// A server under test as one case meets it.
@@ -206,30 +216,16 @@ impl Cluster {
         journal: Option<Journal>,
     ) -> anyhow::Result<Self> {
         let pki = subject.control_plane.pki();
-        let admin = pki.issue("admin", Some("system:masters"))?;
-        let direct = Client::new(
-            subject.control_plane.address(),
-            tls(pki.ca(), Some(&admin))?,
-            Protocol::Http1,
-        );
-        let under_test = Client::new(
-            subject.address,
-            tls(&subject.ca, Some(&admin))?,
-            Protocol::Http1,
-        );
-        let under_test = match &journal {
-            Some(journal) => under_test.with_journal(Arc::clone(journal)),
-            None => under_test,
-        };
-        let named = |client: Client| {
-            client
-                .with_default("user-agent", USER_AGENT)
-                .with_default("accept", JSON)
-        };
+        let identity = Identity::of(pki.issue("admin", Some("system:masters"))?);
+        let admin = identity.client(subject.address, &subject.ca, Protocol::Http1)?;
+        let address = subject.control_plane.address();
         Ok(Self {
             prefix: format!("t{:08x}", fastrand::u32(..)),
-            admin: named(under_test),
-            direct: named(direct),
+            admin: match &journal {
+                Some(journal) => admin.with_journal(Arc::clone(journal)),
+                None => admin,
+            },
+            direct: identity.client(address, pki.ca(), Protocol::Http1)?,
             subject,
             environment,
             journal,
@@ -279,17 +275,20 @@ impl Cluster {
     /// # Errors
     /// When the certificate is unusable.
     pub fn client_over(&self, identity: &Identity, protocol: Protocol) -> anyhow::Result<Client> {
-        let tls = tls(&self.subject.ca, identity.certificate.as_ref())?;
-        let mut client = Client::new(self.subject.address, tls, protocol)
-            .with_default("user-agent", USER_AGENT)
-            .with_default("accept", JSON);
-        if let Some(token) = &identity.token {
-            client = client.with_default("authorization", format!("Bearer {token}"));
-        }
-        if let Some(journal) = &self.journal {
-            client = client.with_journal(Arc::clone(journal));
-        }
-        Ok(client)
+        let client = identity.client(self.subject.address, &self.subject.ca, protocol)?;
+        Ok(match &self.journal {
+            Some(journal) => client.with_journal(Arc::clone(journal)),
+            None => client,
+        })
+    }
+
+    /// A client of the apiserver itself, to compare with.
+    ///
+    /// # Errors
+    /// When the certificate is unusable.
+    pub fn directly(&self, identity: &Identity) -> anyhow::Result<Client> {
+        let address = self.subject.control_plane.address();
+        identity.client(address, self.pki().ca(), Protocol::Http1)
     }
 
     /// The holder of a certificate with this name (CN) and at most one group (O).
@@ -472,6 +471,11 @@ pub(super) fn config_maps(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/configmaps")
 }
 
+/// A rule for ConfigMaps, for [`Cluster::allow`].
+pub(super) fn reading(verbs: &[&str]) -> Value {
+    json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs})
+}
+
 /// Waits until something is so.
 ///
 /// # Errors
@@ -485,24 +489,6 @@ pub(super) async fn until(
         ensure!(Instant::now() < deadline, "not in time: {what}");
         sleep(Duration::from_millis(10)).await;
     }
-    Ok(())
-}
-
-/// Checks status, media type and body of an answer, byte for byte.
-///
-/// # Errors
-/// When one differs.
-pub(super) fn expect(
-    answer: &Answer,
-    status: u16,
-    content_type: &str,
-    body: &str,
-) -> anyhow::Result<()> {
-    let own = (answer.status, answer.header("content-type"), answer.text());
-    ensure!(
-        own == (status, content_type, body.to_owned()),
-        "expected ({status}, {content_type:?}, {body:?})\nanswered {own:?}"
-    );
     Ok(())
 }
 
