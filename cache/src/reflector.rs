@@ -177,13 +177,14 @@ impl Reflector {
         tokio::pin!(shutdown);
         loop {
             let ended: Result<Infallible, Stop> = tokio::select! {
-                ended = Machine::new(&upstream).run() => ended.map_err(Stop::from),
-                ended = Prober::new(&upstream).run() => ended,
-                never = Historian::new(&upstream).run() => match never {},
+                biased; // the machine, which may always have more to do, comes last
                 () = &mut shutdown => {
                     upstream.shared.set_status(ReflectorStatus::Stopped);
                     return;
                 }
+                ended = Prober::new(&upstream).run() => ended,
+                never = Historian::new(&upstream).run() => match never {},
+                ended = Machine::new(&upstream).run() => ended.map_err(Stop::from),
             };
             let resource = &upstream.shared.resource.resource;
             match ended {

@@ -191,8 +191,9 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
     }
 
     async fn watch(&mut self) -> State<L::Body> {
+        let after = self.upstream.writer.lock().resumes_after();
         let request = WatchRequest {
-            resource_version: self.own(),
+            resource_version: Some(after),
             send_initial_events: false,
             timeout: self.watch_timeout(),
         };
@@ -358,12 +359,6 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
     fn lowest(&self) -> Option<ResourceVersion> {
         let lowest = self.upstream.writer.lock().lowest();
         (lowest > ResourceVersion::default()).then_some(lowest)
-    }
-
-    /// The own version, once there is one.
-    fn own(&self) -> Option<ResourceVersion> {
-        let own = self.upstream.writer.lock().resource_version();
-        (own > ResourceVersion::default()).then_some(own)
     }
 
     /// Staggered, so that the watches of a cluster do not all end together.

@@ -108,7 +108,6 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
             .unwrap_or(Err(CacheError::NotFresh(NotFresh::Behind))))
     }
 
-    /// What the cache is worth now, compared with what the probe found; `None` for no proof.
     /// The probe was below what was served. As long as the stream moves on, the storage is the same.
     fn older(&mut self, served: ResourceVersion) -> Result<Proof, Stop> {
         let now = Instant::now();
@@ -121,14 +120,16 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
         Ok(Err(CacheError::NotFresh(NotFresh::Older)))
     }
 
-    /// The proof as far as the store has it; `None` while it is behind.
+    /// What the cache is worth now, compared with what the probe found; `None` for no proof.
     fn compare(&self, probe: &ListPage) -> Option<Proof> {
-        let Some(held) = self.upstream.writer.lock().snapshot() else {
+        let writer = self.upstream.writer.lock();
+        let Some(held) = writer.snapshot() else {
             return Some(Err(CacheError::NotReady));
         };
-        if held.resource_version() >= probe.resource_version {
+        if writer.is_complete_at(probe.resource_version) {
             return Some(Ok(held));
         }
+        drop(writer);
         let is_whole = probe.continue_token.is_none() && held.holds_exactly(&probe.objects);
         is_whole.then(|| {
             let proven = held.labelled(probe.resource_version);
@@ -153,9 +154,9 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
 
     /// Watches until there is a proof, or the fence ends without.
     async fn fence(&self, probe: &ListPage) -> Result<(), OverBudget> {
-        let own = self.upstream.writer.lock().resource_version();
+        let after = self.upstream.writer.lock().resumes_after();
         let request = WatchRequest {
-            resource_version: Some(own),
+            resource_version: Some(after),
             send_initial_events: false,
             timeout: FENCE_TIMEOUT,
         };
@@ -164,8 +165,9 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
         };
         loop {
             let event = tokio::select! {
-                event = stream.next() => event,
+                biased; // a seed of the simulation decides everything
                 _ = self.proof(probe) => return Ok(()), // the main stream was faster
+                event = stream.next() => event,
             };
             let mut writer = self.upstream.writer.lock();
             match event {

@@ -22,6 +22,9 @@ pub struct Writer {
     store: Store,
     resource_version: ResourceVersion,
     ready: bool,
+    /// Whether the newest event was a deletion and nothing yet tells that it was the last of its
+    /// version.
+    is_amid: bool,
     /// Scratch space for the wakers of one event.
     wake: Vec<Waker>,
 }
@@ -33,6 +36,7 @@ impl Writer {
             store: Store::new(shared.resource.fields.trigger()),
             resource_version: ResourceVersion::default(),
             ready: false,
+            is_amid: false,
             wake: Vec::new(),
             shared,
         }
@@ -45,6 +49,21 @@ impl Writer {
     /// Up to where the cache is complete.
     pub fn resource_version(&self) -> ResourceVersion {
         self.resource_version
+    }
+
+    /// The version an upstream stream goes on after. Leases that expire together are deleted at one
+    /// version; a stream that broke between two such deletions brings the second only to who asks
+    /// for what came after the version before. Repeats change nothing.
+    pub(crate) fn resumes_after(&self) -> ResourceVersion {
+        let own = self.resource_version.get();
+        let repeated = u64::from(self.is_amid && own > 1); // zero would mean any version
+        ResourceVersion::new(own - repeated)
+    }
+
+    /// Whether everything up to `resource_version` is here, all deletions of that version included.
+    pub(crate) fn is_complete_at(&self, resource_version: ResourceVersion) -> bool {
+        self.resource_version > resource_version
+            || (self.resource_version == resource_version && !self.is_amid)
     }
 
     /// Takes one event of an upstream stream that is complete from the own version on. Events below
@@ -86,7 +105,10 @@ impl Writer {
                 last: Arc::new(object),
             },
             (EventType::Deleted, None) => {
-                self.advance(resource_version, None);
+                if resource_version > self.resource_version {
+                    self.advance(resource_version, None);
+                    self.is_amid = true;
+                }
                 return Ok(());
             }
             (EventType::Bookmark | EventType::Error, _) => panic!("{event_type:?} has no object"),
@@ -96,6 +118,7 @@ impl Writer {
     }
 
     fn publish(&mut self, resource_version: ResourceVersion, change: Change) {
+        self.is_amid = matches!(change, Change::Removed { .. });
         match &change {
             Change::Created { new } | Change::Updated { new, .. } => {
                 self.store.insert(Arc::clone(new));
@@ -122,6 +145,9 @@ impl Writer {
         }
         if !self.ready {
             return;
+        }
+        if resource_version >= self.resource_version {
+            self.is_amid = false;
         }
         if resource_version <= self.resource_version {
             self.shared.touch(&self.shared.last_progress);
@@ -184,6 +210,7 @@ impl Writer {
             self.shared.touch(&self.shared.last_change);
         }
         self.ready = true;
+        self.is_amid = false;
         self.shared.counters.relists.bump();
         self.publish_state(resource_version, |view, wake| {
             view.replace(resource_version, wake)

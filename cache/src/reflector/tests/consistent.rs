@@ -242,6 +242,23 @@ async fn a_fence_proves_a_quiet_resource_and_brings_what_the_stream_still_owes()
 }
 
 #[tokio::test(start_paused = true)]
+async fn some_of_the_deletions_of_one_version_are_no_proof_for_it() {
+    let (mut server, stream) = synced_with_many(100).await;
+    stream.event("DELETED", "a/p001", 150).await;
+    server.reaches(150).await;
+    let reading = read(&server).await;
+    let found = page(150, &[("a/p000", 1)], Some("more"));
+    server.list().await.1.send(found).unwrap();
+    let (request, answer) = server.watch().await;
+    assert_eq!(request.resource_version, Some(rv(149)));
+    let fence = open(answer);
+    fence.event("DELETED", "a/p001", 150).await;
+    fence.event("DELETED", "a/p002", 150).await;
+    fence.bookmark(150, false).await;
+    assert_eq!(reading.await.unwrap().unwrap().len(), 98);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fence_that_ends_below_the_probe_is_no_proof() {
     let (mut server, _stream) = synced_with_many(100).await;
     let reading = read(&server).await;

@@ -122,6 +122,23 @@ async fn an_ended_or_cut_stream_resumes_at_once_and_no_watch_notices() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cut_between_deletions_of_one_version_loses_none() {
+    let (mut server, stream) = synced(10, &[("a/x", 5), ("a/y", 6)]).await;
+    let mut watcher = server.cache.watch_after("", 10);
+    stream.event("DELETED", "a/x", 12).await;
+    server.reaches(12).await;
+    stream.cut().await;
+    let stream = server.resume(11).await;
+    stream.event("DELETED", "a/x", 12).await;
+    stream.event("DELETED", "a/y", 12).await;
+    stream.bookmark(12, false).await;
+    stream.end();
+    let _stream = server.resume(12).await;
+    assert_eq!(drain(&mut watcher), ["DELETED a/x@12", "DELETED a/y@12"]);
+    assert_eq!(server.listed(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn half_a_frame_is_not_half_applied() {
     let (mut server, stream) = synced(10, &[]).await;
     let frame = format!(
