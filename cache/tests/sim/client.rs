@@ -1,143 +1,248 @@
-//! A client of the cache that believes nothing: it folds what it is sent and compares with the
-//! model.
+//! A client of the cache that believes nothing: it knows from the model which bytes must come next.
 
-use futures_util::{FutureExt, StreamExt};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_util::Stream as _;
 use tokio::time::{Duration, Instant};
-use watershed_cache::selector::{FieldSelector, LabelSelector};
-use watershed_cache::{
-    CacheError, ResourceVersion, Selection, Snapshot, WatchCache, WatchStart, Watcher,
-};
+use watershed_cache::{CacheError, ResourceVersion, WatchCache, WatchStart, Watcher};
 
-use crate::model::{Apiserver, Pod, View};
+use crate::frames::{assert_bookmark, assert_same, frame_length, frame_type};
+use crate::model::{History, View};
+use crate::wanted::Wanted;
 
-/// What a client asks for: namespace, name, node, app; each one or any.
+/// How late a timer may be.
+const SLACK: Duration = Duration::from_millis(10);
+
+/// What a client can know of the cache when it reads.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted([Option<&'static str>; 4]);
+pub(crate) struct Cached<'a> {
+    pub(crate) cache: &'a WatchCache,
+    /// Which cache, should there have been several.
+    pub(crate) life: u64,
+    /// How many writes of the history it has taken in.
+    pub(crate) position: usize,
+    /// Whether some, not all, writes of its own version are in it.
+    pub(crate) is_amid: bool,
+    /// Whether a bookmark may have taught it their shape.
+    pub(crate) may_know_shape: bool,
+}
 
-pub(crate) const WANTED: [Wanted; 9] = [
-    Wanted([None, None, None, None]),
-    Wanted([Some("a"), None, None, None]),
-    Wanted([Some("a-b"), None, None, None]),
-    Wanted([Some("b"), Some("p3"), None, None]),
-    Wanted([None, Some("p3"), None, None]),
-    Wanted([None, None, Some("n1"), None]),
-    Wanted([Some("a"), None, Some("n2"), None]),
-    Wanted([None, None, None, Some("web")]),
-    Wanted([Some("b"), None, Some(""), Some("db")]),
-];
+/// Counts of what clients met, to see that histories reach the corners.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Met {
+    pub(crate) events: usize,
+    pub(crate) bookmarks: usize,
+    pub(crate) initial: usize,
+    pub(crate) replaced: usize,
+    pub(crate) overtaken: usize,
+    pub(crate) expired: usize,
+    pub(crate) slept: usize,
+}
 
-impl Wanted {
-    pub(crate) fn selects(&self, pod: &Pod) -> bool {
-        let values = [&pod.namespace, &pod.name, &pod.node, &pod.app];
-        self.0
-            .iter()
-            .zip(values)
-            .all(|(wanted, value)| wanted.is_none_or(|wanted| wanted == value))
-    }
-
-    pub(crate) fn selection(&self, cache: &WatchCache) -> Selection {
-        let [namespace, name, node, app] = self.0;
-        let fields = node
-            .map(|node| format!("spec.nodeName={node}"))
-            .unwrap_or_default();
-        let labels = app.map(|app| format!("app={app}")).unwrap_or_default();
-        let fields = FieldSelector::parse(&fields).expect("a field selector");
-        Selection {
-            namespace: namespace.map(Into::into),
-            name: name.map(Into::into),
-            labels: LabelSelector::parse(&labels).expect("a label selector"),
-            fields: fields
-                .bind(&cache.resource().fields)
-                .expect("pods have these fields"),
-        }
-    }
+/// How a watch is to begin.
+pub(crate) enum Begin {
+    /// After a version: its own if it has one, else of the list the model would have given.
+    After(u64),
+    /// Without initial events, after the newest.
+    Now,
+    /// With initial events.
+    Initial {
+        snapshot: watershed_cache::Snapshot,
+        end_bookmark: bool,
+    },
 }
 
 pub(crate) struct Client {
-    wanted: Wanted,
-    watcher: Option<Watcher>,
-    view: View,
-    /// What it may resume from; the view is the state at it.
+    pub(crate) wanted: &'static Wanted,
+    open: Option<Open>,
+    /// What it may resume from, and the view it has then.
+    resume: Option<(u64, View)>,
+}
+
+struct Open {
+    watcher: Watcher,
+    woken: Arc<Woken>,
+    /// Whether it waits to be woken.
+    is_parked: bool,
+    deadline: Instant,
+    bookmarks: bool,
+    /// Initial events still to come.
+    initial: VecDeque<(String, u64, Vec<u8>)>,
+    /// Version of the bookmark that follows them, until it came.
+    end_bookmark: Option<u64>,
+    /// Nothing up to here is for this client.
+    start: u64,
+    /// First write it was not told about.
+    next: usize,
+    /// How many writes it walked over; those up to a start in the future are walked, not told.
+    walked: usize,
+    /// Unknown while the start lies in the future.
+    view: Option<View>,
     version: u64,
-    /// Initial events are still coming.
-    initial: bool,
+    life: (u64, u64),
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Client {
-    pub(crate) fn new(wanted: Wanted) -> Self {
+    pub(crate) const fn new(wanted: &'static Wanted) -> Self {
         Self {
             wanted,
-            watcher: None,
-            view: View::new(),
-            version: 0,
-            initial: false,
+            open: None,
+            resume: None,
         }
     }
 
-    /// Opens the watch again if it ended: resumes, or starts over when it must or is given a
-    /// snapshot to start from.
-    pub(crate) fn reopen(&mut self, cache: &WatchCache, lasts: Duration, afresh: Option<Snapshot>) {
-        if self.watcher.is_some() {
-            return;
+    pub(crate) const fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// What it may resume from. Amid several writes of one version nothing can be resumed, neither
+    /// here nor at an apiserver: the rest of them would be lost.
+    pub(crate) fn resumes_from(&self, history: &History) -> Option<u64> {
+        let (version, view) = self.resume.as_ref()?;
+        let expected = history.view(history.position(*version), self.wanted);
+        (*view == expected).then_some(*version)
+    }
+
+    /// Opens a watch. False when there is nothing to be had now.
+    pub(crate) fn open(
+        &mut self,
+        begin: Begin,
+        (bookmarks, lasts): (bool, Duration),
+        (cached, history): (Cached<'_>, &History),
+        met: &mut Met,
+    ) -> bool {
+        let cache = cached.cache;
+        let version = begin.version(cache);
+        if cached.is_amid && version == cache.resource_version().get() {
+            return false; // it would lose the rest, as at an apiserver
         }
         let deadline = Instant::now() + lasts;
-        let selection = self.wanted.selection(cache);
-        if self.version > 0 && afresh.is_none() {
-            let start = WatchStart::After(ResourceVersion::new(self.version));
-            match cache.watch(selection.clone(), start, true, deadline) {
-                Ok(watcher) => {
-                    self.watcher = Some(watcher);
-                    return;
-                }
-                Err(CacheError::NotReady) => return,
-                Err(CacheError::Expired { requested, oldest }) => {
-                    assert!(requested.get() == self.version && requested < oldest);
-                }
-                Err(other) => panic!("unexpected {other}"),
+        let selection = self.wanted.selection(history.form, cache.resource());
+        let opened = cache.watch(selection, begin.start(), bookmarks, deadline);
+        let floor = cache.stats().oldest.get();
+        let watcher = match opened {
+            Ok(watcher) => watcher,
+            Err(CacheError::NotReady) => {
+                assert!(!cache.is_ready(), "a ready cache opens watches");
+                return false;
             }
-        }
-        let Some(snapshot) = afresh.or_else(|| cache.snapshot().ok()) else {
-            return;
+            Err(CacheError::Expired { requested, oldest }) => {
+                assert_eq!((requested.get(), oldest.get()), (version, floor + 1));
+                assert!(version < floor, "what the window holds is served");
+                met.expired += 1;
+                self.resume = None;
+                return false;
+            }
+            Err(other) => panic!("unexpected {other}"),
         };
-        let start = WatchStart::Initial {
-            snapshot,
-            end_bookmark: true,
+        assert!(version >= floor, "nobody starts below the window");
+        let position = history.position(version);
+        let mut open = Open {
+            watcher,
+            woken: Arc::new(Woken(AtomicBool::new(false))),
+            is_parked: false,
+            deadline,
+            bookmarks,
+            initial: VecDeque::new(),
+            end_bookmark: None,
+            start: version,
+            next: position,
+            walked: position.min(cached.position),
+            view: (version <= history.version).then(|| history.view(position, self.wanted)),
+            version,
+            life: (cached.life, cache.stats().relists),
         };
-        if let Ok(watcher) = cache.watch(selection, start, true, deadline) {
-            *self = Self {
-                watcher: Some(watcher),
-                initial: true,
-                ..Self::new(self.wanted)
-            };
+        if let Begin::Initial { end_bookmark, .. } = begin {
+            open.expect_state(history, self.wanted);
+            open.end_bookmark = end_bookmark.then_some(version);
         }
+        self.resume = None;
+        self.open = Some(open);
+        true
     }
 
     /// Hangs up. Initial events that were not complete are worth nothing.
     pub(crate) fn close(&mut self) {
-        self.watcher = None;
-        if self.initial {
-            *self = Self::new(self.wanted);
+        let Some(open) = self.open.take() else { return };
+        if open.initial.is_empty() && open.end_bookmark.is_none() {
+            self.resume = open.view.map(|view| (open.version, view));
         }
     }
 
-    /// Reads up to `items` pieces; true when there was no more.
-    pub(crate) fn read(&mut self, items: usize, model: &Apiserver) -> bool {
+    /// A client that waits has nothing to wait for but what is still to come.
+    pub(crate) fn check_parked(&self, cached: Cached<'_>, history: &History) {
+        let Some(open) = self.open.as_ref().filter(|open| open.is_parked) else {
+            return;
+        };
+        if open.woken.0.load(Ordering::Relaxed) {
+            return;
+        }
+        assert!(Instant::now() < open.deadline + SLACK, "the end wakes");
+        assert!(
+            open.is_of(cached),
+            "a state that is replaced wakes everyone"
+        );
+        let unheard = (open.next..cached.position).find(|&position| {
+            history.log[position].version > open.start
+                && history.frame(position, self.wanted).is_some()
+        });
+        assert_eq!(unheard, None, "{:?} sleeps through a write", self.wanted);
+    }
+
+    /// Reads up to `items` pieces, unless it waits and was not woken. True when there was no more.
+    pub(crate) fn read(
+        &mut self,
+        items: usize,
+        (cached, history): (Cached<'_>, &History),
+        met: &mut Met,
+    ) -> bool {
         for _ in 0..items {
-            let Some(watcher) = &mut self.watcher else {
+            let Some(open) = &mut self.open else {
                 return true;
             };
-            match watcher.next().now_or_never() {
-                None => return true,
-                Some(None) => {
+            if open.is_parked && !open.woken.0.swap(false, Ordering::Relaxed) {
+                met.slept += 1;
+                return true;
+            }
+            open.is_parked = false;
+            let waker = Waker::from(Arc::clone(&open.woken));
+            let polled = Pin::new(&mut open.watcher).poll_next(&mut Context::from_waker(&waker));
+            match polled {
+                Poll::Pending => {
+                    open.is_parked = true;
+                    if open.woken.0.load(Ordering::Relaxed) {
+                        continue; // it gave way to others in the middle of a walk
+                    }
+                    assert!(open.initial.is_empty() && open.end_bookmark.is_none());
+                    open.catch_up(cached, history, self.wanted);
+                    open.walked = cached.position;
+                    return true;
+                }
+                Poll::Ready(None) => {
+                    open.check_end(cached, met);
                     self.close();
                     return true;
                 }
-                Some(Some(frames)) => {
-                    for frame in frames
-                        .split(|&byte| byte == b'\n')
-                        .filter(|frame| !frame.is_empty())
-                    {
-                        self.fold(frame, model);
+                Poll::Ready(Some(frames)) => {
+                    assert!(Instant::now() < open.deadline, "nothing after the end");
+                    let mut rest = &frames[..];
+                    while !rest.is_empty() {
+                        let length = frame_length(history.form, rest);
+                        let (frame, after) = rest.split_at(length);
+                        open.take(frame, (cached, history), self.wanted, met);
+                        rest = after;
                     }
                 }
             }
@@ -145,65 +250,155 @@ impl Client {
         false
     }
 
-    fn fold(&mut self, frame: &[u8], model: &Apiserver) {
-        let frame: serde_json::Value = serde_json::from_slice(frame).expect("a frame is JSON");
-        let find = |pointer: &str| frame.pointer(pointer).and_then(|value| value.as_str());
-        let text = |pointer: &str| find(pointer).expect("every frame has it");
-        let version = text("/object/metadata/resourceVersion")
-            .parse()
-            .expect("a number");
-        let key = || {
-            let namespace = text("/object/metadata/namespace");
-            format!("{namespace}/{}", text("/object/metadata/name"))
-        };
-        match text("/type") {
-            "BOOKMARK" => {
-                let end = find("/object/metadata/annotations/k8s.io~1initial-events-end").is_some();
-                assert_eq!(
-                    end, self.initial,
-                    "exactly one bookmark ends the initial events"
-                );
-                self.initial = false;
-                assert!(version >= self.version, "versions never go back");
-                self.version = version;
-                let expected = model.view(version, |pod| self.wanted.selects(pod));
-                assert_eq!(
-                    self.view, expected,
-                    "{:?} at bookmark {version}",
-                    self.wanted
-                );
-                return;
+    /// Whether it has seen everything the cache has.
+    pub(crate) fn is_up_to_date(&self, (cached, history): (Cached<'_>, &History)) -> bool {
+        let expected = history.view(cached.position, self.wanted);
+        self.open.as_ref().is_some_and(|open| {
+            let is_complete = open.initial.is_empty() && open.end_bookmark.is_none();
+            let is_ahead = cached.cache.resource_version().get() < open.start;
+            let at_start = || history.view(history.position(open.start), self.wanted);
+            let view = open.view.clone().unwrap_or_else(at_start);
+            is_complete && (is_ahead || view == expected)
+        })
+    }
+}
+
+impl Begin {
+    /// The version the watch starts after.
+    fn version(&self, cache: &WatchCache) -> u64 {
+        match self {
+            Self::After(version) => *version,
+            // What led to a state somebody was shown is not news.
+            Self::Now => {
+                let newest = cache.snapshot().map(|it| it.resource_version());
+                newest
+                    .unwrap_or_default()
+                    .max(cache.resource_version())
+                    .get()
             }
-            "ADDED" => assert_eq!(self.view.insert(key(), version), None, "added once"),
-            "MODIFIED" => {
-                let old = self.view.insert(key(), version);
-                assert!(
-                    old.is_some_and(|old| old < version),
-                    "modified what was there"
-                );
-            }
-            "DELETED" => assert!(self.view.remove(&key()).is_some(), "deleted what was there"),
-            other => panic!("unexpected {other}"),
-        }
-        if !self.initial {
-            assert!(version > self.version, "{version} after {}", self.version);
-            self.version = version;
-            let expected = model.view(version, |pod| self.wanted.selects(pod));
-            assert_eq!(self.view, expected, "{:?} at {version}", self.wanted);
+            Self::Initial { snapshot, .. } => snapshot.resource_version().get(),
         }
     }
 
-    /// A watch that has nothing left to read shows exactly the state of the cache.
-    pub(crate) fn is_up_to_date(&self, own: u64, model: &Apiserver) -> bool {
-        let expected = model.view(own, |pod| self.wanted.selects(pod));
-        self.watcher.is_some() && !self.initial && self.view == expected
+    fn start(&self) -> WatchStart {
+        match self {
+            Self::After(version) => WatchStart::After(ResourceVersion::new(*version)),
+            Self::Now => WatchStart::Now,
+            Self::Initial {
+                snapshot,
+                end_bookmark,
+            } => WatchStart::Initial {
+                snapshot: snapshot.clone(),
+                end_bookmark: *end_bookmark,
+            },
+        }
+    }
+}
+
+impl Open {
+    /// The whole state at the start comes first.
+    fn expect_state(&mut self, history: &History, wanted: &Wanted) {
+        let added = history.selected(self.next, wanted).map(|thing| {
+            let frame = history.form.event("ADDED", thing.own(history.form));
+            (thing.key(), thing.version, frame)
+        });
+        self.initial = added.collect();
+        self.view = Some(View::new());
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        self.watcher.is_some()
+    fn is_of(&self, cached: Cached<'_>) -> bool {
+        cached.cache.is_ready() && self.life == (cached.life, cached.cache.stats().relists)
     }
 
-    pub(crate) fn version(&self) -> u64 {
-        self.version
+    /// One frame: exactly the one that must come next.
+    fn take(
+        &mut self,
+        frame: &[u8],
+        (cached, history): (Cached<'_>, &History),
+        wanted: &Wanted,
+        met: &mut Met,
+    ) {
+        let shape = (cached.may_know_shape, history.form);
+        if let Some((key, version, expected)) = self.initial.pop_front() {
+            assert_same(frame, &expected, "an initial event");
+            let view = self.view.as_mut().expect("a state has a view");
+            assert_eq!(view.insert(key, version), None);
+            met.initial += 1;
+        } else if let Some(version) = self.end_bookmark.take() {
+            assert_bookmark(frame, (version, true), shape);
+        } else if frame_type(history.form, frame) == "BOOKMARK" {
+            assert!(self.bookmarks, "nobody asked for bookmarks");
+            let own = cached.cache.resource_version().get();
+            assert!(own > self.start, "a bookmark tells something new");
+            assert_bookmark(frame, (own, false), shape);
+            self.catch_up(cached, history, wanted);
+            assert!(own >= self.version, "versions never go back");
+            self.version = own;
+            met.bookmarks += 1;
+        } else {
+            self.take_event(frame, (cached, history), wanted);
+            met.events += 1;
+        }
+    }
+
+    fn take_event(
+        &mut self,
+        frame: &[u8],
+        (cached, history): (Cached<'_>, &History),
+        wanted: &Wanted,
+    ) {
+        self.skip_to_start(history, wanted);
+        let expected = (self.next..cached.position)
+            .find_map(|position| Some((position, history.frame(position, wanted)?)));
+        let (position, (expected, effect)) = expected.unwrap_or_else(|| {
+            panic!("nothing is to come, but {}", String::from_utf8_lossy(frame))
+        });
+        assert_same(frame, &expected, "an event");
+        let version = history.log[position].version;
+        assert!(version >= self.version, "{version} after {}", self.version);
+        (self.version, self.next, self.walked) = (version, position + 1, position + 1);
+        let view = self.view.as_mut().expect("known once it began");
+        assert!(effect.fold(view), "the event fits the view");
+        let expected = history.view(position + 1, wanted);
+        assert_eq!(*view, expected, "{wanted:?} at {version}");
+    }
+
+    /// A start in the future was reached: from here on there is a view.
+    fn skip_to_start(&mut self, history: &History, wanted: &Wanted) {
+        self.next = self.next.max(history.position(self.start));
+        if self.view.is_none() {
+            self.view = Some(history.view(self.next, wanted));
+        }
+    }
+
+    /// Nothing that the cache has is missing.
+    fn catch_up(&mut self, cached: Cached<'_>, history: &History, wanted: &Wanted) {
+        if cached.cache.resource_version().get() <= self.start {
+            return;
+        }
+        self.skip_to_start(history, wanted);
+        let missing = (self.next..cached.position)
+            .find(|&position| history.frame(position, wanted).is_some());
+        assert_eq!(missing, None, "{wanted:?} was not told of a write");
+        self.next = self.next.max(cached.position);
+        let expected = history.view(self.next, wanted);
+        assert_eq!(self.view.as_ref(), Some(&expected), "{wanted:?}");
+    }
+
+    /// A stream ends for a reason.
+    fn check_end(&self, cached: Cached<'_>, met: &mut Met) {
+        if Instant::now() >= self.deadline {
+            return;
+        }
+        if !self.is_of(cached) {
+            met.replaced += 1;
+            return;
+        }
+        let held = cached.position - cached.cache.stats().history_events.min(cached.position);
+        assert!(
+            self.walked < held,
+            "it ended although nothing was forgotten"
+        );
+        met.overtaken += 1;
     }
 }

@@ -1,294 +1,164 @@
 //! Seeded histories against a naive model.
 //!
-//! A seed decides everything: writes, cuts, compactions, lagging and failing upstreams, clients
-//! that are slow, leave and return. After every step these laws are checked: a watch that was read
-//! dry equals the list at its version, as does every bookmark and every list; versions never go
-//! back; nothing is delivered twice or skipped; memory stays within the limits.
-//! `WATERSHED_SIM_SEED=n` replays one seed.
+//! A seed decides everything: the encoding and the limits; writes, and deletions that share a
+//! version; cuts at any byte, compactions, refusals, nonsense and silence; servers that lag behind
+//! a balancer; bookmarks that are late or missing; clients of every selector kind that are slow,
+//! leave and return; lists, pages and consistent reads meanwhile. After every step the laws hold
+//! (`laws.rs`): what a client is sent is byte for byte what must come next, its folded view is the
+//! list at its version, versions never go back, nobody sleeps through a write, a stream ends only
+//! for a reason, a consistent read is not older than its question, and memory stays within its
+//! limits.
+//!
+//! | variable | effect |
+//! |---|---|
+//! | `WATERSHED_SIM_SEED=7` | replays one seed |
+//! | `WATERSHED_SIM_STEPS=3,17` | takes only these steps of it |
+//! | `WATERSHED_SIM_SECONDS=60` | runs fresh seeds for that long |
+//!
+//! A seed that fails is run again with fewer steps until none can be left out, then its last steps
+//! are printed. Seeds that found something are kept in `seeds.txt`.
 
 mod client;
+mod frames;
+mod laws;
 mod model;
+mod reader;
+mod run;
+mod steps;
+mod thing;
+mod upstream;
+mod wanted;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::task::JoinHandle;
-use watershed_cache::encoding::Encoding;
-use watershed_cache::{
-    CacheError, FieldSet, Options, Reflector, ReflectorOptions, Resource, ResourceVersion,
-    Snapshot, WatchCache,
-};
+use run::{Run, STEPS, Tally};
 
-use client::{Client, WANTED};
-use model::{Apiserver, Faults, Upstream, View};
+/// Seeds of an ordinary test run, besides those that found something.
+const SEEDS: u64 = 60;
 
-const SEEDS: u64 = 200;
-const STEPS: usize = 120;
-const HISTORY_BYTES: usize = 40_000;
-const OBJECTS_BYTES: usize = 200_000;
-
-/// What the readers of a step may build beyond the history.
-const BATCH_BYTES: usize = 30_000;
-
-/// A consistent read under way, and the newest version when it was asked.
-type Reading = (u64, JoinHandle<Result<Snapshot, CacheError>>);
-
-struct Sim {
-    rng: fastrand::Rng,
-    model: Arc<Mutex<Apiserver>>,
-    cache: WatchCache,
-    clients: Vec<Client>,
-    readings: Vec<Reading>,
-    /// The newest version ever seen in the cache.
-    own: u64,
-    proven: usize,
-    /// The newest snapshot that was proven fresh; its version may be ahead of the cache.
-    last_proven: Option<Snapshot>,
-}
+/// Seeds that found something once, each with what.
+const FOUND: &str = include_str!("seeds.txt");
 
 #[test]
 fn histories_of_every_seed_obey_the_laws() {
-    let seed = std::env::var("WATERSHED_SIM_SEED")
-        .ok()
-        .map(|seed| seed.parse().expect("a number"));
-    let seeds = seed.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
-    let all = seeds.end - seeds.start > 1;
-    let (mut proven, mut relists, mut cuts, mut expired) = (0, 0, 0, 0);
-    for seed in seeds {
-        let stats = std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|panic| {
-            eprintln!("replay with WATERSHED_SIM_SEED={seed}");
-            std::panic::resume_unwind(panic)
-        });
-        proven += stats.0;
-        relists += stats.1.relists;
-        cuts += stats.1.cuts;
-        expired += stats.1.expired_watchers;
+    if let Some(seed) = number("WATERSHED_SIM_SEED") {
+        check(seed, steps());
+        return;
     }
+    let mut tally = Tally::default();
+    (0..SEEDS).for_each(|seed| tally.add(&check(seed, all())));
     // The histories are worth nothing if they do not get into the corners.
-    assert!(
-        !all || (proven > 100 && relists > SEEDS + 100 && cuts > 100 && expired > 10),
-        "proven {proven}, relists {relists}, cuts {cuts}, expired {expired}"
+    assert!(tally.is_rich(), "{tally:?}");
+}
+
+#[test]
+fn histories_that_found_something_obey_the_laws() {
+    let seeds = FOUND.lines().filter(|line| !line.starts_with('#'));
+    for line in seeds {
+        let seed = line.split_whitespace().next().expect("a seed");
+        check(seed.parse().expect("a number"), all());
+    }
+}
+
+#[test]
+fn a_seed_replays_its_history() {
+    for seed in [3, 4, 5] {
+        let [first, second] = [(); 2].map(|()| {
+            let run = Run::new(seed, all(), true);
+            run.go();
+            run.log()
+        });
+        assert!(first.len() > STEPS && first == second, "seed {seed}");
+    }
+}
+
+/// Runs seeds nobody has seen, for as long as `WATERSHED_SIM_SECONDS` says.
+#[test]
+fn fresh_histories_obey_the_laws() {
+    let Some(seconds) = number("WATERSHED_SIM_SECONDS") else {
+        return;
+    };
+    let started = tokio::time::Instant::now();
+    let first = fastrand::u64(1 << 20..1 << 40);
+    let mut tally = Tally::default();
+    let mut seeds = 0;
+    while started.elapsed() < Duration::from_secs(seconds) {
+        tally.add(&check(first + seeds, all()));
+        seeds += 1;
+    }
+    println!(
+        "{seeds} fresh seeds from {first} in {seconds} s obey the laws; \
+         WATERSHED_SIM_SEED=n replays one\n{tally:#?}"
     );
 }
 
-fn run(seed: u64) -> (usize, watershed_cache::Stats) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build();
-    runtime.expect("a runtime").block_on(async {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let model = Arc::new(Mutex::new(Apiserver::new(rng.fork())));
-        let options = Options {
-            objects_bytes: OBJECTS_BYTES,
-            history_bytes: HISTORY_BYTES,
-            ..Options::default()
-        };
-        let (writer, cache) = WatchCache::new(pods(), Encoding::Json, options);
-        let upstream = Upstream(Arc::clone(&model));
-        let options = ReflectorOptions {
-            seed: Some(seed),
-            page_size: 4,
-            ..ReflectorOptions::default()
-        };
-        let reflector = tokio::spawn(Reflector::run(
-            writer,
-            upstream,
-            options,
-            std::future::pending(),
-        ));
-        let clients = (0..12)
-            .map(|n| Client::new(WANTED[n % WANTED.len()]))
-            .collect();
-        let mut sim = Sim {
-            rng,
-            model,
-            cache,
-            clients,
-            readings: Vec::new(),
-            own: 0,
-            proven: 0,
-            last_proven: None,
-        };
-        for _ in 0..STEPS {
-            sim.step();
-            sim.settle().await;
-            sim.check().await;
-        }
-        sim.end_well().await;
-        assert!(!reflector.is_finished(), "the reflector lives");
-        reflector.abort();
-        (sim.proven, sim.cache.stats())
-    })
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} is a number")),
+    )
 }
 
-fn pods() -> Arc<Resource> {
-    Arc::new(Resource {
-        group: "".into(),
-        version: "v1".into(),
-        resource: "pods".into(),
-        kind: "Pod".into(),
-        namespaced: true,
-        custom: false,
-        fields: FieldSet::builtin("", "v1", "pods").expect("pods are built in"),
-    })
+fn all() -> BTreeSet<usize> {
+    (0..STEPS).collect()
 }
 
-impl Sim {
-    fn step(&mut self) {
-        let mut model = self.model.lock();
-        let client = self.rng.usize(..self.clients.len());
-        match self.rng.u8(..24) {
-            0..=5 => model.write(),
-            6 => (0..self.rng.u8(..60)).for_each(|_| model.write()),
-            7 => model.write_elsewhere(),
-            8 => model.cut(),
-            9 => model.compact(),
-            10 => {
-                model.faults = Faults {
-                    no_watch_list: self.rng.bool(),
-                    down: self.rng.u8(..4) == 0,
-                    lagging: self.rng.u8(..4) == 0,
-                };
-            }
-            11 => {
-                model.compact();
-                model.cut();
-            }
-            12..=14 => model.pump(true),
-            15..=17 => model.pump(false),
-            18..=20 => {
-                let lasts = Duration::from_secs(self.rng.u64(1..200));
-                let afresh = match self.rng.u8(..4) {
-                    0 => self.last_proven.clone(),
-                    1 => self.cache.snapshot().ok(),
-                    _ => None,
-                };
-                self.clients[client].reopen(&self.cache, lasts, afresh);
-            }
-            21 => self.clients[client].close(),
-            22 => {
-                self.clients[client].read(1, &model);
-            }
-            _ => {
-                let cache = self.cache.clone();
-                let patience = Duration::from_secs(3);
-                let reading = tokio::spawn(async move { cache.consistent(patience).await });
-                self.readings.push((model.version, reading));
-            }
-        }
-    }
+/// The steps of `WATERSHED_SIM_STEPS`, or all.
+fn steps() -> BTreeSet<usize> {
+    let Ok(text) = std::env::var("WATERSHED_SIM_STEPS") else {
+        return all();
+    };
+    let steps = text.split(',').map(|step| step.parse());
+    steps.map(|step| step.expect("a number")).collect()
+}
 
-    /// Lets tasks run; now and then lets time pass.
-    async fn settle(&mut self) {
-        for _ in 0..self.rng.usize(..20) {
-            tokio::task::yield_now().await;
-        }
-        match self.rng.u8(..8) {
-            0 => tokio::time::sleep(Duration::from_secs(self.rng.u64(1..20))).await,
-            1 | 2 => tokio::time::sleep(Duration::from_millis(self.rng.u64(1..1500))).await,
-            _ => {}
-        }
-    }
-
-    async fn check(&mut self) {
-        let stats = self.cache.stats();
-        assert!(stats.bytes <= OBJECTS_BYTES);
-        assert!(
-            stats.history_bytes <= HISTORY_BYTES + BATCH_BYTES,
-            "{}",
-            stats.history_bytes
-        );
-        let own = stats.resource_version.get();
-        assert!(own >= self.own, "versions never go back");
-        self.own = own;
-        let mut ended = Vec::new();
-        let (done, waiting) = self
-            .readings
-            .drain(..)
-            .partition(|(_, reading)| reading.is_finished());
-        self.readings = waiting;
-        for (asked_at, reading) in done {
-            ended.push((asked_at, reading.await.expect("reads do not panic")));
-        }
-        let model = self.model.lock();
-        for (asked_at, result) in ended {
-            let Ok(snapshot) = result else { continue };
-            let version = snapshot.resource_version().get();
-            assert!(version >= asked_at, "{version} does not prove {asked_at}");
-            assert_eq!(
-                self.listed(&snapshot, 0),
-                model.view(version, |_| true),
-                "proven at {version}"
+/// Takes some steps of a seed; leaves out what it can and explains the rest if that fails.
+fn check(seed: u64, steps: BTreeSet<usize>) -> Tally {
+    match catch_unwind(|| Run::new(seed, steps.clone(), false).go()) {
+        Ok(tally) => tally,
+        Err(_panic) => {
+            let steps = shrink(seed, steps);
+            let list: Vec<_> = steps.iter().map(ToString::to_string).collect();
+            let run = Run::new(seed, steps, true);
+            let again = catch_unwind(AssertUnwindSafe(|| run.go()));
+            let log = run.log();
+            let last = log.len().saturating_sub(60);
+            eprintln!("last steps:\n  {}", log[last..].join("\n  "));
+            eprintln!(
+                "replay with WATERSHED_SIM_SEED={seed} WATERSHED_SIM_STEPS={} or without steps",
+                list.join(",")
             );
-            self.proven += 1;
-            self.last_proven = Some(snapshot);
-        }
-        let wanted = self.rng.usize(..WANTED.len());
-        if let Ok(snapshot) = self.cache.snapshot() {
-            let version = snapshot.resource_version().get();
-            let expected = model.view(version, |pod| WANTED[wanted].selects(pod));
-            assert_eq!(
-                self.listed(&snapshot, wanted),
-                expected,
-                "list at {version}"
-            );
-        }
-        let past = own.saturating_sub(self.rng.u64(..30));
-        if let Ok(snapshot) = self.cache.snapshot_at(ResourceVersion::new(past)) {
-            assert_eq!(
-                self.listed(&snapshot, 0),
-                model.view(past, |_| true),
-                "rebuilt at {past}"
-            );
-        }
-        let client = self.rng.usize(..self.clients.len());
-        let client = &mut self.clients[client];
-        if client.read(usize::MAX, &model) && client.is_open() && client.version() <= own {
-            assert!(
-                client.is_up_to_date(own, &model),
-                "a dry watch equals the list"
-            );
-        }
-    }
-
-    fn listed(&self, snapshot: &Snapshot, wanted: usize) -> View {
-        let selection = WANTED[wanted].selection(&self.cache);
-        let entry = |object: &Arc<watershed_cache::Object>| {
-            (object.key().to_owned(), object.resource_version().get())
-        };
-        snapshot.iter(&selection).map(entry).collect()
-    }
-
-    /// Once everything works, everyone ends up with the newest state.
-    async fn end_well(&mut self) {
-        self.model.lock().faults = Faults::default();
-        let newest = self.model.lock().version;
-        for _ in 0..600 {
-            self.model.lock().pump(true);
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            if self.cache.resource_version().get() >= newest {
-                break;
-            }
-        }
-        assert_eq!(
-            self.cache.resource_version().get(),
-            newest,
-            "the reflector catches up"
-        );
-        let model = self.model.lock();
-        for client in &mut self.clients {
-            while !client.is_open() || !client.is_up_to_date(newest, &model) {
-                let was = (client.is_open(), client.version());
-                client.reopen(&self.cache, Duration::from_secs(60), None);
-                client.read(usize::MAX, &model);
-                assert_ne!(
-                    was,
-                    (client.is_open(), client.version()),
-                    "every read brings it on"
-                );
+            match again {
+                Err(panic) => std::panic::resume_unwind(panic),
+                Ok(_) => panic!("seed {seed} failed once and not again"),
             }
         }
     }
+}
+
+/// Leaves out steps, ever fewer at a time, as long as the seed still fails.
+fn shrink(seed: u64, mut steps: BTreeSet<usize>) -> BTreeSet<usize> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let mut size = STEPS / 2;
+    while size > 0 {
+        for chunk in (0..STEPS).step_by(size) {
+            let fewer: BTreeSet<_> = steps
+                .iter()
+                .copied()
+                .filter(|step| !(chunk..chunk + size).contains(step))
+                .collect();
+            let is_smaller = fewer.len() < steps.len();
+            let attempt = || Run::new(seed, fewer.clone(), false).go();
+            if is_smaller && catch_unwind(AssertUnwindSafe(attempt)).is_err() {
+                steps = fewer;
+            }
+        }
+        size /= 2;
+    }
+    std::panic::set_hook(hook);
+    steps
 }

@@ -1,353 +1,215 @@
-//! The naive model: an apiserver that keeps everything and computes every answer from the whole
-//! log.
+//! The naive model: it keeps everything that was ever written and computes every answer from the
+//! whole log.
+//!
+//! It shares no code with the cache. Positions are indices into the log; a version may stand for
+//! several of them, because deletions by expiry come several to a version.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use watershed_cache::{ListRequest, ListerWatcher, UpstreamError, WatchRequest};
+use crate::thing::{Form, Thing};
+use crate::wanted::Wanted;
 
-pub(crate) type Body = ReceiverStream<Result<Bytes, UpstreamError>>;
+/// Objects by key.
+pub(crate) type State = BTreeMap<String, Arc<Thing>>;
 
 /// Versions of the selected objects by key.
 pub(crate) type View = BTreeMap<String, u64>;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pod {
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-    pub(crate) node: String,
-    pub(crate) app: String,
+/// One write: what was there before and what is there after it.
+#[derive(Debug)]
+pub(crate) struct Write {
     pub(crate) version: u64,
+    pub(crate) old: Option<Arc<Thing>>,
+    new: Option<Arc<Thing>>,
 }
 
-impl Pod {
-    pub(crate) fn key(&self) -> String {
-        format!("{}/{}", self.namespace, self.name)
-    }
-
-    fn json(&self, version: u64, head: &str) -> String {
-        let Self {
-            namespace,
-            name,
-            node,
-            app,
-            ..
-        } = self;
-        format!(
-            r#"{{{head}"metadata":{{"name":"{name}","namespace":"{namespace}","resourceVersion":"{version}","labels":{{"app":"{app}"}}}},"spec":{{"nodeName":"{node}"}},"status":{{}}}}"#
-        )
-    }
-}
-
-const HEAD: &str = r#""kind":"Pod","apiVersion":"v1","#;
-
-/// Pods by key.
-pub(crate) type State = BTreeMap<String, Arc<Pod>>;
-
-/// One write: the pod as it is from `version` on, or was.
-#[derive(Clone, Debug)]
-struct Write {
-    version: u64,
-    pod: Arc<Pod>,
-    event_type: &'static str,
-}
-
-/// An upstream watch somebody has open.
-struct Stream {
-    chunks: mpsc::Sender<Result<Bytes, UpstreamError>>,
-    /// First write not sent yet.
-    next: usize,
-}
-
-/// What goes wrong from now on.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Faults {
-    /// WatchList is unknown.
-    pub(crate) no_watch_list: bool,
-    /// New requests fail.
-    pub(crate) down: bool,
-    /// Lists not older than something come from a lagging replica that does not keep its word.
-    pub(crate) lagging: bool,
-}
-
-/// See the module text.
-pub(crate) struct Apiserver {
-    log: Vec<Write>,
-    /// The state after each write.
-    states: Vec<(u64, State)>,
+/// Everything that was written.
+#[derive(Debug)]
+pub(crate) struct History {
+    pub(crate) form: Form,
+    pub(crate) log: Vec<Write>,
+    /// The state before each write, and the newest.
+    states: Vec<State>,
+    /// Newest version of the storage, which other resources share.
     pub(crate) version: u64,
-    /// Watches and pages at or above this are served.
-    compacted: u64,
-    streams: Vec<Stream>,
-    pub(crate) faults: Faults,
-    rng: fastrand::Rng,
+    /// Longest text of an object.
+    note_max: usize,
+    uid: u64,
 }
 
-impl Apiserver {
-    pub(crate) fn new(rng: fastrand::Rng) -> Self {
+impl History {
+    pub(crate) fn new(form: Form, note_max: usize) -> Self {
         Self {
+            form,
             log: Vec::new(),
-            states: vec![(0, State::default())],
+            states: vec![State::new()],
             version: 1,
-            compacted: 0,
-            streams: Vec::new(),
-            faults: Faults::default(),
-            rng,
+            note_max,
+            uid: 0,
         }
+    }
+
+    /// How many writes there are up to a version.
+    pub(crate) fn position(&self, version: u64) -> usize {
+        self.log.partition_point(|write| write.version <= version)
+    }
+
+    /// The state after so many writes.
+    pub(crate) fn state(&self, position: usize) -> &State {
+        &self.states[position]
     }
 
     /// The state at a version.
     pub(crate) fn at(&self, version: u64) -> &State {
-        let later = self
-            .states
-            .partition_point(|(written, _)| *written <= version);
-        &self.states[later - 1].1
+        self.state(self.position(version))
     }
 
-    /// What a selection sees at a version.
-    pub(crate) fn view(&self, version: u64, selects: impl Fn(&Pod) -> bool) -> View {
-        let selected = self.at(version).iter().filter(|(_, pod)| selects(pod));
-        selected
-            .map(|(key, pod)| (key.clone(), pod.version))
+    /// Positions whose version is `version`: one, or some more when several writes share it.
+    pub(crate) fn positions(&self, version: u64) -> std::ops::RangeInclusive<usize> {
+        let last = self.position(version);
+        let before = self.log.partition_point(|write| write.version < version);
+        last.min(before + 1)..=last
+    }
+
+    /// What a selection sees after so many writes.
+    pub(crate) fn view(&self, position: usize, wanted: &Wanted) -> View {
+        self.selected(position, wanted)
+            .map(|thing| (thing.key(), thing.version))
             .collect()
     }
 
-    /// Creates, changes or deletes some pod.
-    pub(crate) fn write(&mut self) {
-        self.version += self.rng.u64(1..4);
-        let namespace = ["a", "a-b", "b"][self.rng.usize(..3)].to_owned();
-        let name = format!("p{}", self.rng.u8(..6));
-        let node = ["", "n1", "n2"][self.rng.usize(..3)].to_owned();
-        let app = ["web", "db"][self.rng.usize(..2)].to_owned();
-        let mut pod = Arc::new(Pod {
+    /// The selected objects after so many writes, in key order.
+    pub(crate) fn selected(
+        &self,
+        position: usize,
+        wanted: &Wanted,
+    ) -> impl Iterator<Item = &Arc<Thing>> {
+        let things = self.state(position).values();
+        things.filter(|thing| wanted.selects(thing))
+    }
+
+    /// The frame a selection gets for the write at `position`, if any, and what it does to a view.
+    pub(crate) fn frame(&self, position: usize, wanted: &Wanted) -> Option<(Vec<u8>, Effect)> {
+        let Write { version, old, new } = &self.log[position];
+        let passes = |thing: &&Arc<Thing>| wanted.selects(thing);
+        let seen = old.as_ref().filter(passes);
+        let (event_type, object, effect) = match (seen, new.as_ref().filter(passes)) {
+            (None, None) => return None,
+            (None, Some(new)) => ("ADDED", new, Effect::Enters(new.key(), *version)),
+            (Some(_), Some(new)) => ("MODIFIED", new, Effect::Changes(new.key(), *version)),
+            (Some(old), None) => ("DELETED", old, Effect::Leaves(old.key())),
+        };
+        let object = object.object(self.form, *version);
+        Some((self.form.event(event_type, &object), effect))
+    }
+
+    /// Creates, changes or deletes some object.
+    pub(crate) fn write(&mut self, rng: &mut fastrand::Rng) {
+        self.version += rng.u64(1..4);
+        let key = (["a", "a-b", "b"][rng.usize(..3)], rng.u8(..6));
+        let is_there = self.newest().contains_key(&format!("{}/p{}", key.0, key.1));
+        let new = (!is_there || rng.u8(..3) > 0).then(|| self.invent(key, rng));
+        self.push(key, new);
+    }
+
+    /// Deletes an object and creates another of its name at once.
+    pub(crate) fn recreate(&mut self, rng: &mut fastrand::Rng) {
+        let Some(victim) = self.some(rng) else { return };
+        self.version += 1;
+        self.remove(&victim);
+        self.version += 1;
+        self.uid += 1;
+        let number = victim.name[1..].parse().expect("pN");
+        let new = self.invent((victim.namespace, number), rng);
+        self.push((victim.namespace, number), Some(new));
+    }
+
+    /// Deletes several objects at one version, as leases that expire together do.
+    pub(crate) fn expire(&mut self, rng: &mut fastrand::Rng) {
+        self.version += rng.u64(1..4);
+        for _ in 0..rng.usize(2..5) {
+            if let Some(victim) = self.some(rng) {
+                self.remove(&victim);
+            }
+        }
+    }
+
+    fn newest(&self) -> &State {
+        self.states.last().expect("there is the empty one")
+    }
+
+    fn some(&self, rng: &mut fastrand::Rng) -> Option<Arc<Thing>> {
+        let state = self.newest();
+        let choice = rng.usize(..state.len().max(1));
+        state.values().nth(choice).cloned()
+    }
+
+    fn invent(&mut self, (namespace, name): (&'static str, u8), rng: &mut fastrand::Rng) -> Thing {
+        let name = format!("p{name}");
+        let old = self.newest().get(&format!("{namespace}/{name}"));
+        let uid = old.map_or(self.uid + 1, |old| old.uid);
+        self.uid = self.uid.max(uid);
+        let values = [
+            ("app", rng.choice(["web", "db", "other"])),
+            ("tier", rng.choice(["front", "back"])),
+            ("weight", rng.choice(["1", "2", "3", "heavy"])),
+        ];
+        let labels = values.map(|(key, value)| (key, value.expect("there are some")));
+        let labels = labels.into_iter().filter(|_| rng.u8(..4) > 0).collect();
+        let quote = "\"}{ü\\";
+        Thing {
             namespace,
             name,
-            node,
-            app,
+            uid,
+            node: ["", "n1", "n2"][rng.usize(..3)],
+            phase: ["Pending", "Running", "Failed", ""][rng.usize(..4)],
+            labels,
+            note: format!("{quote}{}", "x".repeat(rng.usize(..=self.note_max))),
             version: self.version,
-        });
-        let mut state = self.at(self.version).clone();
-        let event_type = match state.remove(&pod.key()) {
-            None => "ADDED",
-            Some(old) if self.rng.u8(..3) == 0 => {
-                pod = old;
-                "DELETED"
-            }
-            Some(_) => "MODIFIED",
-        };
-        if event_type != "DELETED" {
-            state.insert(pod.key(), Arc::clone(&pod));
+            own: std::sync::OnceLock::new(),
         }
-        self.states.push((self.version, state));
+    }
+
+    fn remove(&mut self, victim: &Thing) {
+        let number = victim.name[1..].parse().expect("pN");
+        self.push((victim.namespace, number), None);
+    }
+
+    fn push(&mut self, (namespace, name): (&'static str, u8), new: Option<Thing>) {
+        let key = format!("{namespace}/p{name}");
+        let mut state = self.newest().clone();
+        let new = new.map(Arc::new);
+        let old = match &new {
+            Some(new) => state.insert(key, Arc::clone(new)),
+            None => state.remove(&key),
+        };
+        self.states.push(state);
         self.log.push(Write {
             version: self.version,
-            pod,
-            event_type,
+            old,
+            new,
         });
     }
-
-    /// Something else was written.
-    pub(crate) fn write_elsewhere(&mut self) {
-        self.version += self.rng.u64(1..20);
-    }
-
-    /// Forgets history up to now, nearly.
-    pub(crate) fn compact(&mut self) {
-        self.compacted = self.version.saturating_sub(self.rng.u64(..6));
-    }
-
-    /// Breaks or ends every stream, some in the middle of a frame.
-    pub(crate) fn cut(&mut self) {
-        for stream in self.streams.drain(..) {
-            let _ = match self.rng.u8(..4) {
-                0 => Ok(()),
-                1 => stream
-                    .chunks
-                    .try_send(Err(UpstreamError::Transport("reset".into()))),
-                2 => stream
-                    .chunks
-                    .try_send(Ok(Bytes::from_static(b"{\"type\":\"ADD"))),
-                _ => stream
-                    .chunks
-                    .try_send(Ok(Bytes::from_static(b"{\"what\":0}\n"))),
-            };
-        }
-    }
-
-    /// Sends some of what the streams have not had yet; all of it and a bookmark when `all`.
-    pub(crate) fn pump(&mut self, all: bool) {
-        let Self {
-            log,
-            streams,
-            rng,
-            version,
-            ..
-        } = self;
-        streams.retain_mut(|stream| {
-            let left = log.len() - stream.next;
-            let count = if all { left } else { rng.usize(..=left.min(3)) };
-            let mut text = String::new();
-            for write in &log[stream.next..stream.next + count] {
-                frame(
-                    &mut text,
-                    write.event_type,
-                    &write.pod.json(write.version, HEAD),
-                );
-            }
-            stream.next += count;
-            if stream.next == log.len() && (all || rng.bool()) {
-                frame(&mut text, "BOOKMARK", &bookmark(*version, ""));
-            }
-            send(&stream.chunks, rng, &text)
-        });
-    }
-
-    fn list(&mut self, request: &ListRequest) -> Result<Bytes, UpstreamError> {
-        if self.faults.down {
-            return Err(UpstreamError::Transport("refused".into()));
-        }
-        let (version, from) = match (&request.continue_token, request.not_older_than) {
-            (Some(token), _) => {
-                let (version, from) = token.split_once('.').expect("a token of ours");
-                (
-                    version.parse().expect("a token of ours"),
-                    from.replace('_', "/"),
-                )
-            }
-            (None, Some(_)) if self.faults.lagging => (self.compacted, String::new()),
-            (None, Some(least)) => (
-                self.rng.u64(least.get()..=self.version.max(least.get())),
-                String::new(),
-            ),
-            (None, None) => (self.version, String::new()),
-        };
-        if request.continue_token.is_some() && version < self.compacted {
-            return Err(expired());
-        }
-        let state = self.at(version);
-        let mut rest = state.range(from..);
-        let page: Vec<_> = rest
-            .by_ref()
-            .take(request.limit.unwrap_or(usize::MAX))
-            .collect();
-        let items: Vec<_> = page
-            .iter()
-            .map(|(_, pod)| pod.json(pod.version, ""))
-            .collect();
-        let next = rest
-            .next()
-            .map(|(key, _)| format!(",\"continue\":\"{version}.{}\"", key.replace('/', "_")));
-        Ok(Bytes::from(format!(
-            "{{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{{\"resourceVersion\":\"{version}\"{}}},\"items\":[{}]}}",
-            next.unwrap_or_default(),
-            items.join(",")
-        )))
-    }
-
-    fn watch(&mut self, request: &WatchRequest) -> Result<Body, UpstreamError> {
-        if self.faults.down {
-            return Err(UpstreamError::Transport("refused".into()));
-        }
-        let (chunks, body) = mpsc::channel(4096);
-        let mut text = String::new();
-        let from = if request.send_initial_events {
-            if self.faults.no_watch_list {
-                let (reason, message) = ("Invalid".into(), String::new());
-                return Err(UpstreamError::Status {
-                    code: 422,
-                    reason,
-                    message,
-                    retry_after: None,
-                });
-            }
-            for pod in self.at(self.version).values() {
-                frame(&mut text, "ADDED", &pod.json(pod.version, HEAD));
-            }
-            let end = r#","annotations":{"k8s.io/initial-events-end":"true"}"#;
-            frame(&mut text, "BOOKMARK", &bookmark(self.version, end));
-            self.version
-        } else {
-            let from = request
-                .resource_version
-                .expect("a watch starts somewhere")
-                .get();
-            if from < self.compacted && self.rng.bool() {
-                return Err(expired());
-            }
-            if from < self.compacted {
-                frame(
-                    &mut text,
-                    "ERROR",
-                    r#"{"kind":"Status","code":410,"reason":"Expired"}"#,
-                );
-                send(&chunks, &mut self.rng, &text);
-                return Ok(ReceiverStream::new(body));
-            }
-            from
-        };
-        send(&chunks, &mut self.rng, &text);
-        let next = self.log.partition_point(|write| write.version <= from);
-        self.streams.push(Stream { chunks, next });
-        Ok(ReceiverStream::new(body))
-    }
 }
 
-fn frame(text: &mut String, event_type: &str, object: &str) {
-    writeln!(text, "{{\"type\":\"{event_type}\",\"object\":{object}}}").expect("memory is enough");
+/// What an event does to a view.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect {
+    Enters(String, u64),
+    Changes(String, u64),
+    Leaves(String),
 }
 
-fn bookmark(version: u64, more: &str) -> String {
-    format!(
-        r#"{{{HEAD}"metadata":{{"resourceVersion":"{version}"{more}}},"spec":{{"containers":null}},"status":{{}}}}"#
-    )
-}
-
-/// Sends text in chunks cut anywhere. False when nobody reads.
-fn send(
-    chunks: &mpsc::Sender<Result<Bytes, UpstreamError>>,
-    rng: &mut fastrand::Rng,
-    text: &str,
-) -> bool {
-    let mut rest = text.as_bytes();
-    while !rest.is_empty() {
-        let (chunk, after) = rest.split_at(rng.usize(1..=rest.len()));
-        if chunks.try_send(Ok(Bytes::copy_from_slice(chunk))).is_err() {
-            return false;
+impl Effect {
+    /// Whether the view was as the event says it was.
+    pub(crate) fn fold(self, view: &mut View) -> bool {
+        match self {
+            Self::Enters(key, version) => view.insert(key, version).is_none(),
+            Self::Changes(key, version) => {
+                view.insert(key, version).is_some_and(|old| old < version)
+            }
+            Self::Leaves(key) => view.remove(&key).is_some(),
         }
-        rest = after;
-    }
-    !chunks.is_closed()
-}
-
-fn expired() -> UpstreamError {
-    let (reason, message) = ("Expired".into(), "too old".into());
-    UpstreamError::Status {
-        code: 410,
-        reason,
-        message,
-        retry_after: None,
-    }
-}
-
-/// The model as a reflector sees it.
-#[derive(Clone)]
-pub(crate) struct Upstream(pub(crate) Arc<Mutex<Apiserver>>);
-
-impl ListerWatcher for Upstream {
-    type Body = Body;
-
-    async fn list(&self, request: ListRequest) -> Result<Bytes, UpstreamError> {
-        tokio::task::yield_now().await;
-        self.0.lock().list(&request)
-    }
-
-    async fn watch(&self, request: WatchRequest) -> Result<Body, UpstreamError> {
-        tokio::task::yield_now().await;
-        self.0.lock().watch(&request)
     }
 }
