@@ -139,10 +139,6 @@ impl<T: Default> Index<T> {
         map.remove(key);
     }
 
-    pub(crate) fn clear(&mut self) {
-        *self = Self::new();
-    }
-
     fn map<'a>(&mut self, key: KeyRef<'a>) -> (&mut HashMap<Box<str>, T>, &'a str) {
         match key {
             KeyRef::Namespace(key) => (&mut self.namespaces, key),

@@ -13,7 +13,7 @@ use crate::event::{Change, Event};
 use crate::interest::Interest;
 use crate::resource_version::ResourceVersion;
 use crate::watchers::{SlotId, Watchers};
-use crate::window::Window;
+use crate::window::{Forgotten, Window};
 
 /// One reader's place in a view.
 #[derive(Clone, Copy, Debug)]
@@ -98,25 +98,29 @@ impl View {
     }
 
     /// The state was replaced: every seat ends.
-    pub(crate) fn replace(&mut self, resource_version: ResourceVersion, wake: &mut Vec<Waker>) {
+    pub(crate) fn replace(
+        &mut self,
+        resource_version: ResourceVersion,
+        wake: &mut Vec<Waker>,
+    ) -> Forgotten {
         self.advance(resource_version);
         self.end(wake);
-        self.window.restart(resource_version);
         self.ready = true;
+        self.window.restart(resource_version)
     }
 
     /// Nothing is served until the next [`Self::replace`].
-    pub(crate) fn close(&mut self, wake: &mut Vec<Waker>) {
+    pub(crate) fn close(&mut self, wake: &mut Vec<Waker>) -> Forgotten {
         self.end(wake);
-        self.window.restart(self.resource_version);
         self.ready = false;
+        self.window.restart(self.resource_version)
     }
 
     /// Forgets the version of a closed view.
     pub(crate) fn start_over(&mut self) {
         assert!(!self.ready, "only a closed view starts over");
         self.resource_version = ResourceVersion::default();
-        self.window.restart(self.resource_version);
+        drop(self.window.restart(self.resource_version)); // empty since it was closed
     }
 
     fn end(&mut self, wake: &mut Vec<Waker>) {

@@ -14,11 +14,23 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::event::{Change, Event};
-use crate::interest::{Index, Interest};
+use crate::interest::{Index, Interest, KeyRef};
 use crate::resource_version::ResourceVersion;
 
 /// Position of an event; grows by one with each event of a cache, across relists.
 pub(crate) type Sequence = u64;
+
+/// How many events go at once for their age alone. More than one comes with each push, so a long
+/// history that grew old is gone after as many pushes as a fraction of it.
+const OLD_AT_ONCE: usize = 256;
+
+/// A history that ended. Dropping it frees it.
+#[derive(Debug)]
+#[must_use = "drop it where nobody waits"]
+pub(crate) struct Forgotten {
+    _events: VecDeque<Arc<Event>>,
+    _index: Index<VecDeque<Sequence>>,
+}
 
 /// Events of one resource, oldest first.
 #[derive(Debug)]
@@ -72,14 +84,17 @@ impl Window {
         (event, sequence)
     }
 
-    /// Forgets events beyond the bytes or the age, keeping the newest.
+    /// Forgets events beyond the bytes or the age, keeping the newest. What is only old goes a few
+    /// at a time, so that no event waits while a whole history is freed.
     pub(crate) fn trim(&mut self) {
         let now = Instant::now();
+        let mut old_left = OLD_AT_ONCE;
         while self.events.len() > 1 {
-            let old = now.duration_since(self.events[0].arrived()) > self.age_max;
-            if !old && !self.is_over() {
+            let is_old = now.duration_since(self.events[0].arrived()) > self.age_max;
+            if !(self.is_over() || is_old && old_left > 0) {
                 return;
             }
+            old_left = old_left.saturating_sub(1);
             self.forget_oldest();
         }
     }
@@ -120,13 +135,24 @@ impl Window {
     }
 
     /// Forgets everything: the state was replaced at `resource_version`, and what happened before
-    /// is unknown.
-    pub(crate) fn restart(&mut self, resource_version: ResourceVersion) {
+    /// is unknown. What was forgotten is handed out, to be freed where nobody waits.
+    pub(crate) fn restart(&mut self, resource_version: ResourceVersion) -> Forgotten {
         self.first = self.end();
-        self.events.clear();
-        self.index.clear();
         self.event_bytes = 0;
         self.floor = resource_version;
+        Forgotten {
+            _events: std::mem::take(&mut self.events),
+            _index: std::mem::replace(&mut self.index, Index::new()),
+        }
+    }
+
+    /// Whether the change of `key` at `resource_version` is here.
+    pub(crate) fn holds(&self, key: &str, resource_version: ResourceVersion) -> bool {
+        let of_key = self.index.find(KeyRef::Name(key)).into_iter().flatten();
+        of_key.rev().any(|&sequence| {
+            let event = &self.events[(sequence - self.first) as usize];
+            event.resource_version() == resource_version
+        })
     }
 
     /// The lowest version a reader may start after.
@@ -228,7 +254,7 @@ mod tests {
 
     fn window() -> Window {
         let mut window = Window::new(pods().fields.trigger(), usize::MAX, ALWAYS);
-        window.restart(rv(10));
+        drop(window.restart(rv(10)));
         window
     }
 
@@ -268,7 +294,7 @@ mod tests {
         assert_eq!(window.floor(), rv(10), "nothing was forgotten");
         window.forget_oldest();
         assert_eq!(window.floor(), rv(19));
-        window.restart(rv(40));
+        drop(window.restart(rv(40)));
         assert_eq!(
             (window.floor(), window.len(), window.bytes()),
             (rv(40), 0, 0)
@@ -349,5 +375,25 @@ mod tests {
         (window.bytes_max, window.age_max) = (0, Duration::ZERO);
         window.trim();
         assert_eq!(read(&window, &Interest::All, 0), [19]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_push_frees_a_history_that_grew_old_all_at_once() {
+        let mut window = window();
+        window.age_max = Duration::from_secs(60);
+        let count = 20 * OLD_AT_ONCE as u64;
+        for version in 11..11 + count {
+            create(&mut window, "a/x", version);
+            window.trim();
+        }
+        tokio::time::advance(Duration::from_secs(61)).await;
+        for version in 11 + count..11 + count + 30 {
+            let before = window.len();
+            create(&mut window, "a/x", version);
+            window.trim();
+            assert!(before + 1 - window.len() <= OLD_AT_ONCE);
+        }
+        assert_eq!(window.len(), 30, "and soon it is gone");
+        assert_eq!(window.floor(), rv(10 + count));
     }
 }

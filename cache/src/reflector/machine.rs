@@ -208,6 +208,10 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
 
     async fn stream(&mut self, mut stream: EventStream<L::Body>) -> Step<L> {
         loop {
+            if self.upstream.writer.lock().is_disordered() {
+                let disorder = "an event came after it was vouched for".into();
+                return Ok(self.broke(StreamEnd::Malformed(disorder), State::WatchList));
+            }
             match stream.next().await {
                 Ok(WatchEvent::Object { event_type, object }) => {
                     self.upstream.writer.lock().apply(event_type, object)?;

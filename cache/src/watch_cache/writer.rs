@@ -25,6 +25,7 @@ pub struct Writer {
     /// Whether the newest event was a deletion and nothing yet tells that it was the last of its
     /// version.
     is_amid: bool,
+    is_disordered: bool,
     /// Scratch space for the wakers of one event.
     wake: Vec<Waker>,
 }
@@ -37,6 +38,7 @@ impl Writer {
             resource_version: ResourceVersion::default(),
             ready: false,
             is_amid: false,
+            is_disordered: false,
             wake: Vec::new(),
             shared,
         }
@@ -60,10 +62,25 @@ impl Writer {
         ResourceVersion::new(own - repeated)
     }
 
+    /// Whether an event came that should have come before what was vouched for. It cannot be put in
+    /// its place any more; only a new state mends that.
+    pub(crate) fn is_disordered(&self) -> bool {
+        self.is_disordered
+    }
+
+    /// An event that is not news is one that was seen, or older than the history.
+    fn expect_repeat(&mut self, key: &str, resource_version: ResourceVersion) {
+        let view = self.shared.view.lock();
+        let window = &view.window;
+        self.is_disordered |=
+            resource_version > window.floor() && !window.holds(key, resource_version);
+    }
+
     /// Whether everything up to `resource_version` is here, all deletions of that version included.
     pub(crate) fn is_complete_at(&self, resource_version: ResourceVersion) -> bool {
-        self.resource_version > resource_version
-            || (self.resource_version == resource_version && !self.is_amid)
+        let is_passed = self.resource_version > resource_version;
+        let is_reached = self.resource_version == resource_version && !self.is_amid;
+        (is_passed || is_reached) && !self.is_disordered
     }
 
     /// Takes one event of an upstream stream that is complete from the own version on. Events below
@@ -78,7 +95,11 @@ impl Writer {
     /// On an `event_type` that carries no object of the resource.
     pub fn apply(&mut self, event_type: EventType, object: Object) -> Result<(), OverBudget> {
         let resource_version = object.resource_version();
-        if !self.ready || resource_version < self.resource_version {
+        if !self.ready {
+            return Ok(());
+        }
+        if resource_version < self.resource_version {
+            self.expect_repeat(object.key(), resource_version);
             return Ok(());
         }
         // Leases that expire together are deleted at one version, so the own version itself may
@@ -93,6 +114,7 @@ impl Writer {
             },
             (EventType::Added | EventType::Modified, None) => {
                 if resource_version == self.resource_version {
+                    self.expect_repeat(object.key(), resource_version);
                     return Ok(());
                 }
                 Change::Created {
@@ -211,10 +233,12 @@ impl Writer {
         }
         self.ready = true;
         self.is_amid = false;
+        self.is_disordered = false;
         self.shared.counters.relists.bump();
-        self.publish_state(resource_version, |view, wake| {
+        let forgotten = self.publish_state(resource_version, |view, wake| {
             view.replace(resource_version, wake)
         });
+        drop(forgotten); // after everyone was woken
     }
 
     /// Ends every watcher and answers nobody until the next [`Self::replace`]. The own version
@@ -227,9 +251,10 @@ impl Writer {
         self.store = self.collect();
         self.shared.current.lock().take();
         self.shared.proven.lock().take();
-        self.shared.view.lock().close(&mut self.wake);
+        let forgotten = self.shared.view.lock().close(&mut self.wake);
         self.shared.progress.send_replace(None);
         self.wake.drain(..).for_each(Waker::wake);
+        drop(forgotten);
     }
 
     /// Closes the cache and forgets the own version: the storage upstream is another one now.
@@ -267,24 +292,25 @@ impl Writer {
     /// State, then news. The snapshot is swapped while the view is locked: whoever reads an event
     /// finds it in the snapshot too, and a snapshot is never ahead of a view locked after it was
     /// taken.
-    fn publish_state(
+    fn publish_state<T>(
         &mut self,
         resource_version: ResourceVersion,
-        change: impl FnOnce(&mut View, &mut Vec<Waker>),
-    ) {
+        change: impl FnOnce(&mut View, &mut Vec<Waker>) -> T,
+    ) -> T {
         self.resource_version = resource_version;
         let snapshot = self.state();
         let mut view = self.shared.view.lock();
-        change(&mut view, &mut self.wake);
+        let left = change(&mut view, &mut self.wake);
         let replaced = self.shared.current.lock().replace(snapshot);
         drop(view);
         if self.shared.promised() <= resource_version {
             self.shared.proven.lock().take(); // the stream has passed it
         }
-        drop(replaced); // outside the locks: it may be the last owner of many nodes
         self.shared.touch(&self.shared.last_progress);
         self.shared.progress.send_replace(Some(resource_version));
         self.wake.drain(..).for_each(Waker::wake);
+        drop(replaced); // the last owner of many nodes, maybe: nobody waits for that
+        left
     }
 }
 

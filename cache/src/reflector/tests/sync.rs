@@ -139,6 +139,49 @@ async fn a_cut_between_deletions_of_one_version_loses_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_behind_what_was_vouched_for_leads_to_a_new_state() {
+    for (event_type, what) in [("MODIFIED", "a/x"), ("ADDED", "a/new"), ("DELETED", "a/x")] {
+        let (mut server, stream) = synced(10, &[("a/x", 5)]).await;
+        let mut watcher = server.cache.watch_after("", 10);
+        stream.bookmark(20, false).await;
+        server.reaches(20).await;
+        stream.event(event_type, what, 15).await;
+        let (request, answer) = server.watch().await;
+        assert!(request.send_initial_events, "{event_type}");
+        assert_eq!(request.resource_version, Some(rv(20)));
+        open(answer).bookmark(21, true).await;
+        server.reaches(21).await;
+        assert_eq!(server.listed(), [""; 0]);
+        assert_eq!(drain(&mut watcher), ["END"]);
+        assert_eq!(server.cache.stats().malformed, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn repeats_of_what_was_seen_are_no_disorder() {
+    let (mut server, stream) = synced(10, &[("a/x", 5), ("a/y", 6)]).await;
+    stream.event("ADDED", "a/z", 11).await;
+    stream.event("DELETED", "a/y", 12).await;
+    stream.event("DELETED", "a/z", 13).await;
+    stream.event("MODIFIED", "a/x", 14).await;
+    server.reaches(14).await;
+    stream.end();
+    let stream = server.resume(14).await;
+    stream.event("MODIFIED", "a/y", 6).await;
+    stream.event("ADDED", "a/z", 11).await;
+    stream.event("DELETED", "a/y", 12).await;
+    stream.event("DELETED", "a/z", 13).await;
+    stream.event("MODIFIED", "a/x", 14).await;
+    stream.event("MODIFIED", "a/x", 15).await;
+    server.reaches(15).await;
+    assert_eq!(server.listed(), ["a/x@15"]);
+    assert_eq!(
+        (server.cache.stats().relists, server.cache.stats().malformed),
+        (1, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn half_a_frame_is_not_half_applied() {
     let (mut server, stream) = synced(10, &[]).await;
     let frame = format!(
