@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -91,6 +91,18 @@ impl Request {
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
+    }
+
+    /// Path and query.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Whether a client can put the target on the wire unchanged: hyper refuses some bytes that
+    /// Go's client sends, and drops fragments.
+    pub fn is_sendable(&self) -> bool {
+        let uri: Result<Uri, _> = self.target.parse();
+        uri.is_ok_and(|uri| uri.path_and_query().is_some_and(|own| own == &*self.target))
     }
 
     /// Sets a JSON body; a PATCH becomes a merge patch.
@@ -314,12 +326,7 @@ impl Client {
         let mut wire = http::Request::new(body.boxed_unsync());
         *wire.method_mut() = Method::from_bytes(request.method.as_bytes())?;
         *wire.uri_mut() = uri.parse()?;
-        ensure!(
-            wire.uri()
-                .path_and_query()
-                .is_some_and(|own| own == request.target.as_str()),
-            "this client cannot send the target as it is"
-        );
+        ensure!(request.is_sendable(), "the target cannot be sent as it is");
         let is_named = |name: &str| {
             let mut names = request.headers.iter().map(|(own, _)| own);
             names.any(|own| own.eq_ignore_ascii_case(name))

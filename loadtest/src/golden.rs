@@ -77,7 +77,7 @@ pub struct Target {
     /// Where requests go.
     pub address: SocketAddr,
     /// TLS configuration per recorded user (`admin`, `node1`, …, `anonymous`).
-    pub users: HashMap<String, Arc<rustls::ClientConfig>>,
+    pub users: HashMap<String, rustls::ClientConfig>,
     /// The apiserver at it or behind it, for what no request can do: compaction and restarts.
     pub apiserver: Arc<Apiserver>,
     /// Recorded headers its answers may lack: what only the apiserver itself can know.

@@ -8,12 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
-
 use super::{Scenario, Target};
-use crate::apiserver::certs::{Credential, Pki};
+use crate::apiserver::certs::Pki;
 use crate::apiserver::{Apiserver, Options, Profile};
+use crate::client::tls;
 
 /// A running server with the profile a scenario was recorded on.
 pub struct Embedded {
@@ -97,7 +95,7 @@ fn profile(server: &str) -> Profile {
     }
 }
 
-fn users(pki: &Pki, ca: &str) -> anyhow::Result<HashMap<String, Arc<rustls::ClientConfig>>> {
+fn users(pki: &Pki, ca: &str) -> anyhow::Result<HashMap<String, rustls::ClientConfig>> {
     let stranger = Pki::ephemeral()?.issue("stranger", Some("system:masters"))?;
     let credentials = [
         ("admin", Some(pki.issue("admin", Some("system:masters"))?)),
@@ -112,22 +110,6 @@ fn users(pki: &Pki, ca: &str) -> anyhow::Result<HashMap<String, Arc<rustls::Clie
     ];
     credentials
         .into_iter()
-        .map(|(user, credential)| Ok((user.to_owned(), client_config(ca, credential.as_ref())?)))
+        .map(|(user, credential)| Ok((user.to_owned(), tls(ca, credential.as_ref())?)))
         .collect()
-}
-
-fn client_config(
-    ca: &str,
-    credential: Option<&Credential>,
-) -> anyhow::Result<Arc<rustls::ClientConfig>> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca.as_bytes())?)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
-    Ok(Arc::new(match credential {
-        Some(own) => builder.with_client_auth_cert(own.chain()?, own.private_key()?)?,
-        None => builder.with_no_client_auth(),
-    }))
 }

@@ -3,7 +3,7 @@
 //! Owns the order of steps and what counts as a difference. Of a write that only prepares state the
 //! status counts; its symbols are bound by meaning where its body differs.
 //!
-//! Requests hyper cannot put on the wire are passed over (see `client::is_sendable`).
+//! Requests hyper cannot put on the wire are passed over (see [`Request::is_sendable`]).
 
 mod difference;
 mod events;
@@ -13,18 +13,18 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::difference::{Difference, printable};
-use super::client::{Answer, Client, Outgoing, is_sendable};
+use super::client::{Clients, Outgoing};
 use super::headers::match_headers;
 use super::matcher::{Bindings, Mismatch};
 use super::message::match_message;
 use super::model::{Exchange, Response, Scenario, Step, SymbolKind};
 use super::stream::WatchStream;
 use super::{Outcome, Target};
+use crate::client::{Answer, Request};
 
 /// Longest step; the longest recorded one waits a minute for a bookmark.
 const STEP_MAX: Duration = Duration::from_secs(120);
@@ -40,7 +40,7 @@ pub async fn replay(scenario: &Scenario, target: &Target) -> Outcome {
     let mut replay = Replay {
         scenario,
         target,
-        client: Client::new(target.address, &target.users),
+        clients: Clients::new(target),
         bindings: Bindings::new(&scenario.symbols),
         watches: HashMap::new(),
     };
@@ -64,7 +64,7 @@ pub async fn replay(scenario: &Scenario, target: &Target) -> Outcome {
 struct Replay<'a> {
     scenario: &'a Scenario,
     target: &'a Target,
-    client: Client<'a>,
+    clients: Clients<'a>,
     bindings: Bindings<'a>,
     watches: HashMap<&'a str, WatchStream>,
 }
@@ -101,7 +101,7 @@ impl<'a> Replay<'a> {
             }
             Step::ServerRestart { .. } => {
                 self.watches.clear();
-                self.client.reconnect();
+                self.clients.reconnect();
                 self.target.apiserver.restart();
                 Ok(())
             }
@@ -124,22 +124,21 @@ impl<'a> Replay<'a> {
             (None, None, Some(encoded)) => decode(encoded)?,
             (None, None, None) => Vec::new(),
         };
+        let request = Request::new(&exchange.method, path).body(body);
+        let headers = exchange.headers.iter();
         Ok(Outgoing {
             user: exchange.as_user.clone(),
-            method: exchange.method.clone(),
-            path,
-            headers: exchange.headers.clone(),
-            body: Bytes::from(body),
+            request: headers.fold(request, |own, (name, value)| own.header(name, value)),
         })
     }
 
     async fn write(&mut self, exchange: &Exchange) -> Result<(), Difference> {
         let place = format!("{} {}", exchange.method, exchange.path);
         let outgoing = self.outgoing(exchange)?;
-        if !is_sendable(&outgoing.path) {
+        if !outgoing.request.is_sendable() {
             return Ok(());
         }
-        let answer = self.client.exchange(&outgoing).await;
+        let answer = self.clients.whole(&outgoing).await;
         let answer = answer.map_err(|error| Difference::of(&error).at(&place))?;
         let compared = self.compare(&exchange.response, &answer);
         if !exchange.setup || compared.is_ok() {
@@ -187,10 +186,10 @@ impl<'a> Replay<'a> {
             exchange.method, exchange.path, exchange.as_user
         );
         let outgoing = self.outgoing(exchange)?;
-        if !is_sendable(&outgoing.path) {
+        if !outgoing.request.is_sendable() {
             return Ok(());
         }
-        let answer = self.client.exchange(&outgoing).await;
+        let answer = self.clients.whole(&outgoing).await;
         let answer = answer.map_err(|error| Difference::of(&error).at(&place))?;
         self.compare(&exchange.response, &answer)
             .map_err(|difference| difference.at(&place))
@@ -203,19 +202,22 @@ impl<'a> Replay<'a> {
         if recorded.body_text.is_some() || recorded.body_base64.is_some() {
             return self.read(exchange).await;
         }
-        let open = self.client.open(&outgoing).await;
+        let open = self.clients.open(&outgoing).await;
         let open = open.map_err(|error| Difference::of(&error).at(&place))?;
-        if open.status != recorded.status {
+        if open.status() != recorded.status {
             let why = format!(
                 "{place}: status {} recorded, {} live",
-                recorded.status, open.status
+                recorded.status,
+                open.status()
             );
             return Err(Difference::new(why));
         }
-        match_headers(recorded, &open.headers, self.target.may_lack)
+        match_headers(recorded, open.headers(), self.target.may_lack)
             .map_err(|mismatch| mismatch.at(&place))?;
-        self.watches
-            .insert(&exchange.id, WatchStream::new(open, &outgoing.path));
+        self.watches.insert(
+            &exchange.id,
+            WatchStream::new(open, outgoing.request.target()),
+        );
         Ok(())
     }
 
@@ -262,14 +264,11 @@ impl<'a> Replay<'a> {
     async fn poll(&mut self, path: &str) -> Result<(), Difference> {
         let outgoing = Outgoing {
             user: "admin".to_owned(),
-            method: "GET".to_owned(),
-            path: path.to_owned(),
-            headers: vec![("Accept".to_owned(), "application/json".to_owned())],
-            body: Bytes::new(),
+            request: Request::get(path).header("Accept", "application/json"),
         };
         let deadline = Instant::now() + 3 * LATE_MAX;
         loop {
-            let answer = self.client.exchange(&outgoing).await;
+            let answer = self.clients.whole(&outgoing).await;
             let answer = answer.map_err(|error| Difference::of(&error).at(path))?;
             if answer.status == 200 {
                 return Ok(());

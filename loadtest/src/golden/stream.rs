@@ -6,10 +6,9 @@
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use super::client::Open;
+use crate::client::Open;
 
 /// What a watch did next.
 #[derive(Debug)]
@@ -36,7 +35,7 @@ pub(super) struct WatchStream {
 
 impl WatchStream {
     pub(super) fn new(open: Open, path: &str) -> Self {
-        let content_type = open.headers.get(http::header::CONTENT_TYPE);
+        let content_type = open.headers().get(http::header::CONTENT_TYPE);
         let is_protobuf =
             content_type.is_some_and(|own| own.as_bytes().starts_with(b"application/vnd"));
         let timeout = path
@@ -56,11 +55,11 @@ impl WatchStream {
     }
 
     pub(super) fn elapsed(&self) -> Duration {
-        self.open.started.elapsed()
+        self.open.started().elapsed()
     }
 
     pub(super) fn started(&self) -> Instant {
-        self.open.started
+        self.open.started()
     }
 
     pub(super) async fn next(&mut self, deadline: Instant) -> Next {
@@ -71,13 +70,10 @@ impl WatchStream {
             if self.ended {
                 return Next::Ended;
             }
-            match timeout_at(deadline, self.open.body.frame()).await {
+            match timeout_at(deadline, self.open.chunk()).await {
                 Err(_) => return Next::Quiet,
-                Ok(Some(Ok(frame))) => {
-                    self.buffer
-                        .extend_from_slice(&frame.into_data().unwrap_or_default());
-                }
-                Ok(Some(Err(_)) | None) => self.ended = true,
+                Ok(Ok(Some(chunk))) => self.buffer.extend_from_slice(&chunk),
+                Ok(Ok(None) | Err(_)) => self.ended = true,
             }
         }
     }
