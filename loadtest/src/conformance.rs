@@ -22,6 +22,7 @@
 //! [`UNCLAIMED`] with a reason.
 
 mod cluster;
+mod environment;
 mod expect;
 mod suite;
 
@@ -33,14 +34,15 @@ pub mod identity;
 pub mod lists;
 pub mod nodes;
 pub mod parsing;
+pub mod paths;
 pub mod selectors;
 pub mod watches;
 
 use futures_util::future::LocalBoxFuture;
 
-pub use self::cluster::{
-    Cluster, ControlPlane, Environment, Identity, Proxied, Running, Setup, Started, Subject,
-    start_embedded,
+pub use self::cluster::Cluster;
+pub use self::environment::{
+    ControlPlane, Environment, Identity, Proxied, Running, Setup, Started, Subject, start_embedded,
 };
 pub use self::suite::{Suite, Verdict};
 
@@ -88,7 +90,6 @@ macro_rules! for_each_case {
             parsing {
                 every_value_of_watch_but_zero_and_false_is_true: [1, 2],
                 the_first_value_of_watch_counts: [3],
-                a_get_of_a_name_is_no_watch: [4],
                 an_integer_is_read_as_go_reads_it: [5, 6, 7, 8],
                 a_bad_timeout_is_refused_before_anyone_asks_who_it_is: [9],
                 a_watch_has_no_timeout_parameter: [10],
@@ -97,14 +98,18 @@ macro_rules! for_each_case {
                 a_pair_with_a_semicolon_or_a_bad_escape_is_dropped: [13],
                 the_first_field_selector_filters_and_is_authorised: [14],
                 an_unknown_parameter_changes_nothing: [15],
+                export_is_no_longer_supported: [22],
+                a_get_knows_no_resource_version_match: [23],
+            }
+
+            paths {
+                a_get_of_a_name_is_no_watch: [4],
                 a_trailing_slash_is_nothing_and_an_empty_segment_is_a_segment: [16],
                 a_path_that_cannot_be_read_is_an_internal_error: [17],
                 a_collection_is_only_read_and_created_in: [18],
                 what_is_not_served_is_not_found: [19],
                 a_namespace_that_does_not_exist_is_empty: [20],
                 a_name_that_cannot_be_is_refused: [21],
-                export_is_no_longer_supported: [22],
-                a_get_knows_no_resource_version_match: [23],
             }
 
             lists {

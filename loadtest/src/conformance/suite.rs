@@ -1,19 +1,27 @@
 //! Runs cases against one environment, and counts how they end.
 //!
 //! Owns the runtime and the servers that cases share. They live as long as the process: a test
-//! binary has no last test. Invariant: a case ends as passed, failed or not applicable, and the
-//! case that is the last of a whole run prints the counts.
+//! binary has no last test. When a test binary is run whole, all cases begin with its first test,
+//! some at a time, because most of their time is waiting; each test then waits for its own case.
+//! Invariant: a case ends as passed, failed or not applicable, and the case that is the last of a
+//! whole run prints the counts.
 
+use std::collections::HashMap;
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
+use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
 use super::{CASES, Case, Cluster, Environment, NotApplicable, Setup, Started};
 use crate::client::Journal;
+
+/// Cases that run at a time when all are run.
+const CONCURRENT: usize = 8;
 
 /// How a case ended.
 #[derive(Clone, Debug)]
@@ -32,6 +40,7 @@ pub struct Suite {
     environment: Arc<dyn Environment>,
     runtime: Runtime,
     shared: OnceCell<Started>,
+    begun: OnceLock<Mutex<HashMap<&'static str, Receiver<Verdict>>>>,
     verdicts: Mutex<Vec<(&'static str, Verdict)>>,
 }
 
@@ -57,6 +66,7 @@ impl Suite {
             environment,
             runtime,
             shared: OnceCell::new(),
+            begun: OnceLock::new(),
             verdicts: Mutex::default(),
         })
     }
@@ -65,13 +75,43 @@ impl Suite {
     ///
     /// # Panics
     /// When the case fails or there is none of this name.
-    pub fn test(&self, name: &str) {
+    pub fn test(&'static self, name: &str) {
         let case = CASES.iter().find(|own| own.name == name);
         let case = case.expect("the list of tests is the list of cases");
-        match self.runtime.block_on(self.run(case, None)) {
+        let begun = self.begun.get_or_init(|| Mutex::new(self.begin_all()));
+        let begun = begun.lock().remove(name);
+        // Not begun, or its thread ended with the panic of a case.
+        let verdict = begun.and_then(|verdict| verdict.recv().ok());
+        let verdict = verdict.unwrap_or_else(|| self.runtime.block_on(self.run(case, None)));
+        match verdict {
             Verdict::Passed | Verdict::DoesNotApply(_) => {}
             Verdict::Failed(why) => panic!("{}, case {:?}: {why}", case.name, case.numbers),
         }
+    }
+
+    /// Begins every case in the order of the list; none when the command line asks for some tests
+    /// only, or for a way of running them.
+    fn begin_all(&'static self) -> HashMap<&'static str, Receiver<Verdict>> {
+        if std::env::args_os().len() > 1 {
+            return HashMap::new();
+        }
+        let (senders, receivers): (Vec<_>, HashMap<_, _>) = CASES
+            .iter()
+            .map(|case| {
+                let (sender, receiver) = sync_channel(1);
+                ((case, sender), (case.name, receiver))
+            })
+            .unzip();
+        // The tests that wait for the verdicts outlive the thread that gives them.
+        std::thread::spawn(move || {
+            let verdicts = senders.into_iter().map(async |(case, sender)| {
+                // A test that failed for another reason does not want it any more.
+                let _ = sender.send(self.run(case, None).await);
+            });
+            let all = stream::iter(verdicts).buffer_unordered(CONCURRENT);
+            self.runtime.block_on(all.collect::<Vec<()>>());
+        });
+        receivers
     }
 
     /// Runs a case, with what is said to the server under test written into a journal.

@@ -28,7 +28,7 @@ impl Environment for Through {
     fn start(&self, setup: Setup) -> BoxFuture<'_, anyhow::Result<Started>> {
         Box::pin(async move {
             let apiserver = Arc::new(start_embedded(&setup).await?);
-            let fixture = Fixture::start(&apiserver, |config| {
+            let fixture = Fixture::start_without_files(&apiserver, |config| {
                 let live = &mut config.live;
                 live.authentication.anonymous = setup.anonymous;
                 live.authorization.allow_ttl = setup.decision_ttl;

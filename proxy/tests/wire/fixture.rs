@@ -18,7 +18,8 @@ pub(crate) struct Fixture {
     pub(crate) proxy: Proxy,
     /// The live settings; dropping it would only end reloading.
     pub(crate) live: watch::Sender<Arc<Live>>,
-    folder: tempfile::TempDir,
+    /// None when the files were for the start only.
+    folder: Option<tempfile::TempDir>,
 }
 
 /// How often certificates and credentials are looked at: often, so that no test waits for it.
@@ -33,10 +34,30 @@ impl Fixture {
         Self::behind(apiserver.pki(), apiserver.addr(), change).await
     }
 
+    /// The same, leaving no files behind: for a proxy that lives as long as the process.
+    pub(crate) async fn start_without_files(
+        apiserver: &Apiserver,
+        change: impl FnOnce(&mut Config),
+    ) -> anyhow::Result<Self> {
+        let (pki, address) = (apiserver.pki(), apiserver.addr());
+        let mut own = Self::polling(pki, address, Duration::from_hours(24), change).await?;
+        own.folder = None;
+        Ok(own)
+    }
+
     /// The example proxy of the apiserver at `address`, whose certificates are of `pki`.
     pub(crate) async fn behind(
         pki: &Pki,
         address: SocketAddr,
+        change: impl FnOnce(&mut Config),
+    ) -> anyhow::Result<Self> {
+        Self::polling(pki, address, RELOAD_INTERVAL, change).await
+    }
+
+    async fn polling(
+        pki: &Pki,
+        address: SocketAddr,
+        interval: Duration,
         change: impl FnOnce(&mut Config),
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
@@ -47,12 +68,12 @@ impl Fixture {
         config.live.drain.grace_period = Duration::from_secs(1);
         change(&mut config);
         let (live, receiver) = watch::channel(Arc::new(config.live.clone()));
-        let proxy = Proxy::start_polling(&config, receiver, RELOAD_INTERVAL).await?;
+        let proxy = Proxy::start_polling(&config, receiver, interval).await?;
         until_ready(&proxy).await?;
         Ok(Self {
             proxy,
             live,
-            folder,
+            folder: Some(folder),
         })
     }
 
@@ -63,7 +84,8 @@ impl Fixture {
 
     /// Where the certificates and kubeconfigs are.
     pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+        let folder = self.folder.as_ref();
+        folder.expect("this fixture keeps its files").path()
     }
 
     /// Ends the proxy and everything it runs.
