@@ -103,7 +103,7 @@ pub fn route(headers: &HeaderMap, watchable: bool) -> Result<(), Status> {
         |media: &str| media == "*/*" || ALL.iter().any(|known| known.content_type() == media);
     let acceptable = accept
         .split(',')
-        .any(|clause| known(clause.split(';').next().unwrap_or("").trim()));
+        .any(|clause| known(clause.split(';').next().unwrap_or("").trim_matches(' ')));
     if acceptable {
         return Ok(());
     }
@@ -161,7 +161,10 @@ pub fn negotiate_error(headers: &HeaderMap, query: &Query) -> Option<Format> {
 /// Whether a body of this length is compressed.
 pub fn compresses(headers: &HeaderMap, length: usize) -> bool {
     const THRESHOLD: usize = 128 * 1024;
-    let accepts = first(headers, "accept-encoding").unwrap_or("");
+    let accepts = headers
+        .get("accept-encoding")
+        .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
+        .unwrap_or("");
     length > THRESHOLD && accepts.split(',').any(|token| token.trim() == "gzip")
 }
 
@@ -221,13 +224,28 @@ fn clauses(accept: &str) -> Vec<Clause<'_>> {
         let mut pieces = trim(part).split(';');
         let range: Vec<&str> = pieces.next().unwrap_or("").split('/').collect();
         let (kind, subtype) = match range.as_slice() {
-            [one] if trim(one) == "*" => ("*", "*"),
-            [kind, subtype] => (trim(kind), trim(subtype)),
+            [one] | [one, ""] if trim(one) == "*" => ("*", "*"),
+            [_, ""] => return None,
+            // One slash too many at the end is not seen.
+            [kind, subtype] | [kind, subtype, ""] => (trim(kind), trim(subtype)),
             _ => return None,
         };
         let (mut quality, mut parameters) = (1.0, Vec::new());
-        for (name, value) in pieces.filter_map(|piece| piece.split_once('=')) {
+        for (name, rest) in pieces.filter_map(|piece| piece.split_once('=')) {
+            // Nothing behind the sign, or a second sign with something behind it: skipped.
+            let (value, more) = rest.split_once('=').unwrap_or((rest, ""));
+            if rest.is_empty() || !more.is_empty() {
+                continue;
+            }
             match trim(name) {
+                // Go's NaN has no sign.
+                "q" if value.contains(['n', 'N']) && value.starts_with(['+', '-']) => {
+                    quality = value
+                        .parse()
+                        .ok()
+                        .filter(|q: &f32| !q.is_nan())
+                        .unwrap_or(0.0);
+                }
                 "q" => quality = value.parse().unwrap_or(0.0),
                 name => parameters.push((name, trim(value))),
             }
@@ -275,13 +293,18 @@ fn allowed(clause: &Clause<'_>, media: Media, endpoint: Endpoint) -> Option<(boo
     {
         return None;
     }
-    if parameter("sv").is_some_and(|version| !version.is_empty() && version != "v1") {
+    if parameter("sv")
+        .is_some_and(|version| !version.is_empty() && (version != "v1" || !endpoint.transforms))
+    {
         return None;
     }
-    let transform = match parameter("as").filter(|kind| !kind.is_empty()) {
-        None => Transform::None,
-        Some(_) if !endpoint.transforms => return None,
-        Some(kind) => {
+    let any = ["as", "g", "v"]
+        .iter()
+        .any(|name| parameter(name).is_some());
+    let transform = match parameter("as").unwrap_or("") {
+        _ if !any => Transform::None,
+        _ if !endpoint.transforms => return None,
+        kind => {
             if parameter("g") != Some("meta.k8s.io") {
                 return None;
             }

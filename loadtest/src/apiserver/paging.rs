@@ -7,7 +7,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
+
+mod go_json;
 
 const VERSION: &str = "meta.k8s.io/v1";
 
@@ -36,14 +37,12 @@ impl Continue {
     pub fn decode(text: &str) -> Result<Self, String> {
         let invalid = |what: String| format!("continue key is not valid: {what}");
         let bytes = decode_base64(text).map_err(invalid)?;
-        let value: Value =
-            serde_json::from_slice(&bytes).map_err(|_| invalid(json_error(&bytes)))?;
-        let version = member(&value, "v", "v", "string").map_err(invalid)?;
-        let version = version.and_then(Value::as_str).unwrap_or("");
-        let revision = member(&value, "rv", "rv", "int64").map_err(invalid)?;
-        let revision = revision.and_then(Value::as_i64).unwrap_or(0);
-        let start = member(&value, "start", "start", "string").map_err(invalid)?;
-        let start = start.and_then(Value::as_str).unwrap_or("");
+        let Token {
+            version,
+            revision,
+            start,
+        } = go_json::decode(&bytes).map_err(invalid)?;
+        let start = start.as_str();
         if version != VERSION {
             return Err(invalid(format!(
                 "server does not recognize this encoded version {version}"
@@ -74,30 +73,12 @@ impl Continue {
     }
 }
 
-/// A member of the wanted Go type; another type is the error of Go's decoder.
-fn member<'a>(
-    value: &'a Value,
-    key: &str,
-    field: &str,
-    wanted: &str,
-) -> Result<Option<&'a Value>, String> {
-    let found = match value.get(key) {
-        None | Some(Value::Null) => return Ok(None),
-        Some(found) => found,
-    };
-    let kind = match found {
-        Value::String(_) if wanted == "string" => return Ok(Some(found)),
-        Value::Number(_) if wanted == "int64" => return Ok(Some(found)),
-        Value::String(_) => "string",
-        Value::Number(_) => "number",
-        Value::Bool(_) => "bool",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-        Value::Null => "null",
-    };
-    Err(format!(
-        "json: cannot unmarshal {kind} into Go struct field continueToken.{field} of type {wanted}"
-    ))
+/// What the JSON of a token says.
+#[derive(Debug, Default)]
+struct Token {
+    version: String,
+    revision: i64,
+    start: String,
 }
 
 /// Whether Go's `path.Clean` would leave a rooted path as it is.
@@ -109,11 +90,13 @@ fn is_clean(path: &str) -> bool {
 }
 
 fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
-    let alphabet = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    // Go skips the ends of lines.
+    let alphabet = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'\r' | b'\n');
     if let Some(at) = text.bytes().position(|b| !alphabet(b)) {
         return Err(format!("illegal base64 data at input byte {at}"));
     }
-    if text.len() % 4 == 1 {
+    let joined = text.replace(['\r', '\n'], "");
+    if joined.len() % 4 == 1 {
         return Err(format!(
             "illegal base64 data at input byte {}",
             text.len() - 1
@@ -123,47 +106,8 @@ fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
         .with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone)
         .with_decode_allow_trailing_bits(true);
     base64::engine::GeneralPurpose::new(&base64::alphabet::URL_SAFE, lenient)
-        .decode(text)
+        .decode(joined)
         .map_err(|_| format!("illegal base64 data at input byte {}", text.len()))
-}
-
-/// Go's text for the commonest broken JSON: the first byte, or a literal that is not one.
-fn json_error(bytes: &[u8]) -> String {
-    let quote = |b: u8| match b {
-        b'\'' => "'\\''".to_owned(),
-        b if b.is_ascii_graphic() || b == b' ' => format!("'{}'", b as char),
-        b if b < 0x80 => format!("'\\x{b:02x}'"),
-        b if b < 0xa0 => format!("'\\u{:04x}'", u32::from(b)),
-        b => format!("'{}'", char::from(b)),
-    };
-    let Some((&first, rest)) = bytes.split_first() else {
-        return "unexpected end of JSON input".to_owned();
-    };
-    let literals: [(&str, &str); 3] = [("n", "null"), ("t", "true"), ("f", "false")];
-    for (start, word) in literals {
-        if first == start.as_bytes()[0] {
-            for (index, expected) in word.bytes().enumerate().skip(1) {
-                match rest.get(index - 1) {
-                    None => return "unexpected end of JSON input".to_owned(),
-                    Some(&found) if found != expected => {
-                        return format!(
-                            "invalid character {} in literal {word} (expecting {})",
-                            quote(found),
-                            quote(expected)
-                        );
-                    }
-                    Some(_) => {}
-                }
-            }
-        }
-    }
-    if matches!(first, b'{' | b'[' | b'"' | b'-' | b'0'..=b'9') {
-        return "unexpected end of JSON input".to_owned();
-    }
-    format!(
-        "invalid character {} looking for beginning of value",
-        quote(first)
-    )
 }
 
 #[cfg(test)]

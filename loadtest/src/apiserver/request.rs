@@ -128,7 +128,10 @@ impl RequestInfo {
                     }
                 }
                 Err(_) => {
-                    let watch = query.first("watch").is_some_and(go_bool);
+                    // Compared in lower case here, without folding.
+                    let watch = query
+                        .first("watch")
+                        .is_some_and(|value| value != "0" && value.to_lowercase() != "false");
                     self.verb = if watch { "watch" } else { "list" }.to_owned();
                 }
             }
@@ -328,9 +331,17 @@ fn forbidden(text: &str, field: &str) -> Cause {
     Cause::field("FieldValueForbidden", format!("Forbidden: {text}"), field)
 }
 
-/// Go's conversion of a query value to bool: only `0` and `false` are false.
+/// Go's conversion of a query value to bool: only `0` and `false` are false, in any case and with
+/// a long s, as `strings.EqualFold` compares.
 pub fn go_bool(value: &str) -> bool {
-    value != "0" && !value.eq_ignore_ascii_case("false")
+    let folded = |c: char| {
+        if c == 'ſ' {
+            's'
+        } else {
+            c.to_ascii_lowercase()
+        }
+    };
+    value != "0" && !value.chars().map(folded).eq("false".chars())
 }
 
 /// Go's `strconv.ParseBool`; anything else is `None`.
@@ -350,22 +361,34 @@ fn go_int64(text: &str) -> Result<i64, Status> {
         ))
     };
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(error("invalid syntax"));
+    let magnitude = go_digits(digits).map_err(error)?;
+    let number = if text.starts_with('-') {
+        -i128::from(magnitude)
+    } else {
+        i128::from(magnitude)
+    };
+    i64::try_from(number).map_err(|_| error("value out of range"))
+}
+
+/// Decimal digits; whichever trouble comes first from the left is the error.
+fn go_digits(text: &str) -> Result<u64, &'static str> {
+    if text.is_empty() {
+        return Err("invalid syntax");
     }
-    text.parse().map_err(|_| error("value out of range"))
+    let mut number = 0_u64;
+    for c in text.chars() {
+        let digit = c.to_digit(10).ok_or("invalid syntax")?;
+        number = number
+            .checked_mul(10)
+            .and_then(|tens| tens.checked_add(u64::from(digit)))
+            .ok_or("value out of range")?;
+    }
+    Ok(number)
 }
 
 /// Go's `strconv.ParseUint(s, 10, 64)` with its error text.
 pub fn go_uint64(text: &str) -> Result<u64, String> {
-    let quoted = go_quote(text);
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(format!(
-            "strconv.ParseUint: parsing {quoted}: invalid syntax"
-        ));
-    }
-    text.parse()
-        .map_err(|_| format!("strconv.ParseUint: parsing {quoted}: value out of range"))
+    go_digits(text).map_err(|what| format!("strconv.ParseUint: parsing {}: {what}", go_quote(text)))
 }
 
 /// Reads a resource version: empty is 0; the error is the text of a GET or WATCH.
@@ -394,14 +417,20 @@ pub fn go_quote(text: &str) -> String {
             c if (c as u32) < 0x20 || c == '\u{7f}' => {
                 write!(out, "\\x{:02x}", c as u32).expect("writing to a String never fails");
             }
-            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{a0}') => {
+            c if c.is_ascii() || is_printable(c) => out.push(c),
+            c if (c as u32) < 0x1_0000 => {
                 write!(out, "\\u{:04x}", c as u32).expect("writing to a String never fails");
             }
-            c => out.push(c),
+            c => write!(out, "\\U{:08x}", c as u32).expect("writing to a String never fails"),
         }
     }
     out.push('"');
     out
+}
+
+/// What Rust too leaves as it is, behind another character: alone it escapes combining marks.
+fn is_printable(c: char) -> bool {
+    format!("x{c}").escape_debug().nth(1) == Some(c)
 }
 
 #[cfg(test)]

@@ -36,10 +36,15 @@ impl FieldSelector {
                 let text = format!("invalid selector: '{text}'; can't understand '{term}'");
                 return Err(SelectorError(text));
             };
+            let value = unescape(value)?;
+            // Go drops such a term, whatever its operator.
+            if key.is_empty() && value.is_empty() {
+                continue;
+            }
             requirements.push(FieldRequirement {
                 key: key.to_owned(),
                 negated: operator == "!=",
-                value: unescape(value)?,
+                value,
             });
         }
         Ok(Self { requirements })

@@ -40,6 +40,9 @@ fn lex(text: &str) -> Vec<Token> {
         let c = chars[at];
         if blank(c) {
             at += 1;
+        } else if c == '\0' {
+            // To Go's lexer it is the end of the text, unless it ends a token: then it is lost.
+            break;
         } else if special(c) {
             let mut run = String::new();
             let mut longest = 0;
@@ -56,16 +59,19 @@ fn lex(text: &str) -> Vec<Token> {
             }
             let symbol: String = run.chars().take(longest.max(1)).collect();
             at += symbol.len();
+            at += usize::from(chars.get(at) == Some(&'\0'));
             tokens.push(Token {
                 kind: Kind::Symbol,
                 text: symbol,
             });
         } else {
             let start = at;
-            while at < chars.len() && !special(chars[at]) && !blank(chars[at]) {
+            while at < chars.len() && !special(chars[at]) && !blank(chars[at]) && chars[at] != '\0'
+            {
                 at += 1;
             }
             let word: String = chars[start..at].iter().collect();
+            at += usize::from(chars.get(at) == Some(&'\0'));
             let keyword = matches!(word.as_str(), "in" | "notin");
             let kind = if keyword {
                 Kind::Keyword
@@ -252,7 +258,6 @@ impl Parser {
                     return Ok(values);
                 }
                 if next.text == "," {
-                    self.take(true);
                     values.insert(String::new());
                 }
             } else {

@@ -75,19 +75,19 @@ pub(super) fn validate_values(
     operator: LabelOperator,
     values: &BTreeSet<String>,
 ) -> Result<(), String> {
+    let mut errors = Vec::new();
     for (index, value) in values.iter().enumerate() {
         if matches!(
             operator,
             LabelOperator::GreaterThan | LabelOperator::LessThan
         ) && value.parse::<i64>().is_err()
         {
-            return Err(format!(
+            errors.push(format!(
                 "values[{index}]: Invalid value: {}: for 'Gt', 'Lt' operators, the value must be an integer",
                 go_quote(value)
             ));
         }
     }
-    let mut errors = Vec::new();
     for (index, value) in values.iter().enumerate() {
         let mut wrong = Vec::new();
         if value.len() > 63 {
