@@ -23,6 +23,9 @@ use crate::resource::Resource;
 use crate::resource_version::ResourceVersion;
 
 mod bookmark;
+#[cfg(feature = "door")]
+#[doc(hidden)]
+pub mod door;
 mod event;
 mod frames;
 mod json;

@@ -57,6 +57,7 @@ pub use fields::FieldSet;
 pub use interest::Selection;
 pub use metrics::Stats;
 pub use object::Object;
+pub use quote::quote;
 pub use reflector::{
     ListRequest, ListerWatcher, Reflector, ReflectorOptions, ReflectorStatus, UpstreamError,
     WatchRequest,

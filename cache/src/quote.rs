@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 
 /// `text` between double quotes, escaped as Go does.
-pub(crate) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for character in text.chars() {

@@ -27,6 +27,9 @@ mod connection;
 #[cfg(feature = "demo")]
 pub mod demo;
 mod discovery;
+#[cfg(feature = "door")]
+#[doc(hidden)]
+pub mod door;
 mod drain;
 mod files;
 mod handler;

@@ -5,9 +5,9 @@
 //! parameters (as `endpoints/handlers/negotiation`, 1.36). Errors are negotiated a second time with
 //! neither step's transforms; when that fails they are indented JSON.
 //!
-//! Refuses CBOR, which is alpha and off by default, and headers that are not ASCII or have more
-//! than [`CLAUSES_MAX`] clauses: Go sorts those with another algorithm, and the comparator is no
-//! order.
+//! Refuses CBOR, which is alpha and off by default, and headers that are not ASCII, have more than
+//! [`CLAUSES_MAX`] clauses (Go sorts those with another algorithm, and the comparator is no order),
+//! or a `q` in hexadecimal or with underscores.
 //!
 //! Invariant: a result other than [`NotAcceptable::Unclear`] is what the apiserver would
 //! have chosen for the same headers.
@@ -118,7 +118,7 @@ pub(crate) enum NotAcceptable {
     #[error("the media type chosen does not stream")]
     Stream,
     /// Not for us to decide: forward the request.
-    #[error("the Accept header is not ASCII or has more than {CLAUSES_MAX} clauses")]
+    #[error("the Accept header is not ASCII, longer than {CLAUSES_MAX} clauses, or oddly weighted")]
     Unclear,
 }
 
@@ -229,7 +229,7 @@ fn choose(
         return Ok(Some((SERVED[0], Transform::None)));
     }
     let clauses = clauses(accept);
-    if clauses.len() > CLAUSES_MAX {
+    if clauses.len() > CLAUSES_MAX || !clauses.iter().all(Clause::is_clear) {
         return Err(NotAcceptable::Unclear);
     }
     for clause in &clauses {
@@ -253,7 +253,7 @@ fn choose(
 
 /// `pretty` if it has a value, else what the User-Agent suggests.
 fn prefers_pretty(headers: &HeaderMap, query: &Query) -> bool {
-    match query.first("pretty") {
+    match query.pretty() {
         Some(value) if !value.is_empty() => parse_bool(value).unwrap_or(false),
         Some(_) | None => {
             let agent = first(headers, header::USER_AGENT).unwrap_or_default();

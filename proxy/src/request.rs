@@ -21,6 +21,8 @@ use http::{HeaderMap, HeaderName, header};
 pub(crate) use self::info::{RequestInfo, Verb};
 pub(crate) use self::options::{GetOptions, ListOptions, MATCH_NOT_OLDER_THAN};
 pub(crate) use self::query::Query;
+#[cfg(feature = "door")]
+pub(crate) use self::scalar::{flag, parse_duration, parse_int};
 pub(crate) use self::scalar::{parse_bool, timeout};
 
 /// Why a request may not be answered by the proxy itself. A metric label: few values.

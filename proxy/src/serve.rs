@@ -36,7 +36,7 @@ mod watch;
 
 pub(crate) use list::ListBody;
 pub(crate) use page::Page;
-use page::Token;
+pub(crate) use page::Token;
 pub(crate) use watch::WatchBody;
 
 /// The limits of `timeoutSeconds` when a client names none: as apiserver `--min-request-timeout`

@@ -23,7 +23,6 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 pub(crate) use self::catalogue::Refused;
-pub(crate) use self::gotext::quote;
 use crate::negotiate::Media;
 
 /// An error as a client sees it.
@@ -109,13 +108,13 @@ impl Status {
     }
 
     /// The HTTP status code.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "door"))]
     pub(crate) const fn code(&self) -> u16 {
         self.code
     }
 
     /// The message for humans.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "door"))]
     pub(crate) fn message(&self) -> &str {
         &self.message
     }

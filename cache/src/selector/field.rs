@@ -73,8 +73,12 @@ impl FieldSelector {
                     value: unescape(value)?.into(),
                 })
             })
-            .collect::<Result<_, String>>()
+            .collect::<Result<Vec<_>, String>>()
             .map_err(SelectorError::Invalid)?;
+        // A term without label and value selects everything, be its operator `=` or `!=`.
+        let says_something =
+            |term: &FieldRequirement| !(term.key.is_empty() && term.value.is_empty());
+        let requirements = requirements.into_iter().filter(says_something).collect();
         Ok(Self { requirements })
     }
 

@@ -6,7 +6,8 @@ use super::{Media, MetaVersion, Transform};
 pub(super) struct Clause<'a> {
     kind: &'a str,
     subtype: &'a str,
-    q: f64,
+    /// `None` for a number written as only Go's parser reads it.
+    q: Option<f64>,
     /// `as`, `g` and `v` together.
     pub(super) transform: Wanted,
     /// A non-empty `sv`.
@@ -47,7 +48,7 @@ impl<'a> Clause<'a> {
         let mut clause = Self {
             kind,
             subtype,
-            q: 1.0,
+            q: Some(1.0),
             transform: Wanted::Own,
             server_version: None,
             stream: None,
@@ -58,12 +59,16 @@ impl<'a> Clause<'a> {
             let Some((name, value)) = part.split_once('=') else {
                 continue;
             };
-            if value.is_empty() || has_second_value(value) {
-                continue;
-            }
+            // `a=` and `a=b=c` are skipped; `a=b=` is not.
+            let value = match value.split_once('=') {
+                _ if value.is_empty() => continue,
+                Some((_, rest)) if !rest.is_empty() => continue,
+                Some((value, _)) => value,
+                None => value,
+            };
             let trimmed = value.trim_matches(' ');
             match name.trim_matches(' ') {
-                "q" => clause.q = value.parse::<f32>().map_or(0.0, f64::from),
+                "q" => clause.q = quality(value),
                 "as" => target.kind = Some(trimmed),
                 "g" => target.group = Some(trimmed),
                 "v" => target.version = Some(trimmed),
@@ -75,6 +80,11 @@ impl<'a> Clause<'a> {
         }
         clause.transform = target.wanted();
         Some(clause)
+    }
+
+    /// Whether its place among the others is known.
+    pub(super) fn is_clear(&self) -> bool {
+        self.q.is_some()
     }
 
     /// Go's `Less`. Not a strict order: a low-q concrete type may come before a high-q wildcard.
@@ -123,11 +133,17 @@ fn media_range(text: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// `a=b=c` is skipped; `a=b=` is not.
-fn has_second_value(value: &str) -> bool {
-    value
-        .split_once('=')
-        .is_some_and(|(_, rest)| !rest.is_empty())
+/// Go's `ParseFloat(text, 32)`, 0 for what is no number. `None` for hexadecimal numbers and digits
+/// set apart by underscores, which it reads too.
+fn quality(text: &str) -> Option<f64> {
+    let unsigned = text.trim_start_matches(['+', '-']);
+    if text.contains('_') || unsigned.starts_with("0x") || unsigned.starts_with("0X") {
+        return None;
+    }
+    // Rust gives a NaN a sign, Go does not.
+    let signed_nan = unsigned.len() < text.len() && unsigned.eq_ignore_ascii_case("nan");
+    let number = text.parse::<f32>().ok().filter(|_| !signed_nan);
+    Some(number.map_or(0.0, f64::from))
 }
 
 #[derive(Default)]

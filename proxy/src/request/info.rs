@@ -104,9 +104,9 @@ pub(crate) enum RequestInfoError {
         /// The target as sent.
         uri: String,
     },
-    /// A percent sign without two hex digits; Go's HTTP server refuses it.
-    #[error("the path has a bad percent escape")]
-    BadEscape,
+    /// A percent sign without two hex digits, or no path at all; Go's HTTP server refuses both.
+    #[error("the target is no path, or has a bad percent escape")]
+    Malformed,
 }
 
 impl RequestInfoError {
@@ -114,7 +114,7 @@ impl RequestInfoError {
     pub(crate) fn status(&self) -> Status {
         match self {
             Self::NoKind { uri } => Status::internal_server_error(uri, &self.to_string()),
-            Self::BadEscape => Status::malformed_request_uri(),
+            Self::Malformed => Status::malformed_request_uri(),
         }
     }
 }
@@ -130,7 +130,9 @@ impl RequestInfo {
         query: &Query,
     ) -> Result<Self, RequestInfoError> {
         let raw = uri.path();
-        let decoded = percent_decode(raw.as_bytes()).ok_or(RequestInfoError::BadEscape)?;
+        let decoded = percent_decode(raw.as_bytes())
+            .filter(|path| !path.is_empty() || *method == Method::CONNECT)
+            .ok_or(RequestInfoError::Malformed)?;
         let path = String::from_utf8_lossy(&decoded).into_owned();
         let mut info = Self::non_resource(method, path.clone());
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();

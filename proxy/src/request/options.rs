@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
+use watershed_cache::quote;
 use watershed_cache::selector::{FieldSelector, LabelSelector, SelectorError};
 
 use super::Query;
-use super::scalar::{flag, parse_int};
-use crate::status::{Cause, Status, quote};
+use super::scalar::{flag, lenient_flag, parse_int};
+use crate::status::{Cause, Status};
 
 /// `resourceVersionMatch` for a state at exactly the resource version.
 pub(crate) const MATCH_EXACT: &str = "Exact";
@@ -72,7 +73,7 @@ impl ListOptions {
 
     /// Whether a query that does not decode asks for a watch, which authorization must know.
     pub(super) fn lenient_watch(query: &Query) -> bool {
-        query.first("watch").is_some_and(flag)
+        query.first("watch").is_some_and(lenient_flag)
     }
 
     /// The object the field selector requires by name, if the name could stand in a path.

@@ -27,13 +27,17 @@ const KNOWN: [&str; 13] = [
 pub(crate) struct Query {
     pairs: Vec<(String, String)>,
     irregular: bool,
+    spells_pretty: bool,
 }
 
 impl Query {
     /// Parses what stands after the `?`. A pair with a `;` or a bad percent escape is dropped, as
     /// Go does, but remembered as a [`Doubt`].
     pub(crate) fn parse(text: &str) -> Self {
-        let mut query = Self::default();
+        let mut query = Self {
+            spells_pretty: text.contains("pretty"),
+            ..Self::default()
+        };
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             if query.pairs.len() == PAIRS_MAX {
                 query.irregular = true;
@@ -57,6 +61,12 @@ impl Query {
             .iter()
             .find(|(found, _)| found == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// The `pretty` parameter. The apiserver looks for it only where its name stands in the query
+    /// without escapes.
+    pub(crate) fn pretty(&self) -> Option<&str> {
+        self.first("pretty").filter(|_| self.spells_pretty)
     }
 
     /// Whether there is anything here that must be left to the apiserver.

@@ -3,8 +3,10 @@
 use std::num::IntErrorKind;
 use std::time::Duration;
 
-use super::{Query, RequestInfo};
-use crate::status::{Status, quote};
+use watershed_cache::quote;
+
+use super::{Doubt, Query, RequestInfo};
+use crate::status::Status;
 
 /// How long the request may take, `longest` at most; `None` for long-running ones. Runs before
 /// authentication.
@@ -21,11 +23,16 @@ pub(crate) fn timeout(
     }
     let asked = match query.first("timeout") {
         None | Some("") => return Ok(Some(longest)),
-        Some(text) => parse_duration(text).map_err(|error| {
-            Status::bad_request(format!(
-                "invalid timeout specified in the request URL - {error}"
-            ))
-        })?,
+        Some(text) => match parse_duration(text) {
+            Ok(asked) => asked,
+            // The text is not as it was sent, so the apiserver says it.
+            Err(_) if query.doubt() == Some(Doubt::Query) => return Ok(Some(longest)),
+            Err(error) => {
+                return Err(Status::bad_request(format!(
+                    "invalid timeout specified in the request URL - {error}"
+                )));
+            }
+        },
     };
     let asked = u64::try_from(asked).map_or(Duration::ZERO, Duration::from_nanos);
     let served = !asked.is_zero() && asked < longest;
@@ -41,25 +48,46 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// A boolean option: false only for `0` and `false` in any case, so true when empty.
-pub(super) fn flag(text: &str) -> bool {
+/// A boolean option: false only for `0` and `false` in any case, so true when empty. Go's
+/// `EqualFold` also folds the long s.
+pub(crate) fn flag(text: &str) -> bool {
+    lenient_flag(&text.replace('\u{17f}', "s"))
+}
+
+/// The same where a query does not decode, and the apiserver compares in lower case instead.
+pub(super) fn lenient_flag(text: &str) -> bool {
     text != "0" && !text.eq_ignore_ascii_case("false")
 }
 
 /// Go's `strconv.ParseInt(text, 10, 64)`; the error is its text.
-pub(super) fn parse_int(text: &str) -> Result<i64, String> {
-    text.parse().map_err(|error: std::num::ParseIntError| {
-        let problem = match error.kind() {
-            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
-            _ => "invalid syntax",
-        };
-        format!("strconv.ParseInt: parsing {}: {problem}", quote(text))
-    })
+pub(crate) fn parse_int(text: &str) -> Result<i64, String> {
+    integer(text).map_err(|problem| format!("strconv.ParseInt: parsing {}: {problem}", quote(text)))
+}
+
+/// The magnitude is read as a `u64` first: what does not fit there is out of range even if letters
+/// follow.
+fn integer(text: &str) -> Result<i64, &'static str> {
+    const SYNTAX: &str = "invalid syntax";
+    const RANGE: &str = "value out of range";
+    let (negative, digits) = match text.as_bytes() {
+        [b'-', ..] => (true, &text[1..]),
+        [b'+', ..] => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if digits.starts_with('+') {
+        return Err(SYNTAX);
+    }
+    let magnitude = digits.parse::<u64>().map_err(|error| match error.kind() {
+        IntErrorKind::PosOverflow => RANGE,
+        _ => SYNTAX,
+    })?;
+    let number = i128::from(magnitude);
+    i64::try_from(if negative { -number } else { number }).map_err(|_| RANGE)
 }
 
 /// Go's `time.ParseDuration`, in nanoseconds; the error is its text.
-pub(super) fn parse_duration(text: &str) -> Result<i64, String> {
-    let invalid = || format!("time: invalid duration {}", quote(text));
+pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
+    let invalid = || format!("time: invalid duration {}", time_quote(text));
     let (negative, mut rest) = match text.as_bytes() {
         [b'-', ..] => (true, &text[1..]),
         [b'+', ..] => (false, &text[1..]),
@@ -80,13 +108,16 @@ pub(super) fn parse_duration(text: &str) -> Result<i64, String> {
         let (unit, tail) = rest.split_at(end);
         rest = tail;
         if unit.is_empty() {
-            return Err(format!("time: missing unit in duration {}", quote(text)));
+            return Err(format!(
+                "time: missing unit in duration {}",
+                time_quote(text)
+            ));
         }
         let nanos = unit_nanos(unit).ok_or_else(|| {
             format!(
                 "time: unknown unit {} in duration {}",
-                quote(unit),
-                quote(text)
+                time_quote(unit),
+                time_quote(text)
             )
         })?;
         total = number
@@ -99,6 +130,21 @@ pub(super) fn parse_duration(text: &str) -> Result<i64, String> {
         return Ok((total as i64).wrapping_neg());
     }
     i64::try_from(total).map_err(|_| invalid())
+}
+
+/// How Go's `time` quotes, which is not `%q`: whatever is not printable ASCII stands as bytes.
+fn time_quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => quoted.extend(['\\', char::from(byte)]),
+            b' '..=0x7f => quoted.push(char::from(byte)),
+            0..b' ' | 0x80.. => quoted.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 fn unit_nanos(unit: &str) -> Option<u64> {

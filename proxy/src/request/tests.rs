@@ -187,7 +187,7 @@ fn a_prefix_verb_with_nothing_after_it_is_a_text_500() {
             )
         );
     }
-    assert_eq!(parse("/api/v1/a%zz"), Err(RequestInfoError::BadEscape));
+    assert_eq!(parse("/api/v1/a%zz"), Err(RequestInfoError::Malformed));
 }
 
 #[test]

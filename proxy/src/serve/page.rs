@@ -84,15 +84,17 @@ impl Cut {
 
 /// What a continue token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Token {
+pub(crate) struct Token {
     /// The version all pages are of; `None` for "whatever is current", which the apiserver hands out
     /// when the first page's version is gone.
-    pub(super) resource_version: Option<ResourceVersion>,
+    pub(crate) resource_version: Option<ResourceVersion>,
     /// Key the page begins at, relative to the collection that is listed.
-    pub(super) start: String,
+    pub(crate) start: String,
 }
 
+// Go matches names in any case and takes the last: what is not spelt as here is left to it.
 #[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 struct Form<'a> {
     v: &'a str,
     #[serde(default)]
@@ -102,7 +104,7 @@ struct Form<'a> {
 
 impl Token {
     /// `None` for one the apiserver refuses, or might.
-    pub(super) fn decode(text: &str) -> Option<Self> {
+    pub(crate) fn decode(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let Form { v, rv, start } = serde_json::from_slice(&bytes).ok()?;
         if v != TOKEN_VERSION || rv == 0 || start.is_empty() {
@@ -120,7 +122,7 @@ impl Token {
     }
 
     /// The token of the page after `last`, a key relative to the collection.
-    fn encode(resource_version: ResourceVersion, last: &str) -> String {
+    pub(crate) fn encode(resource_version: ResourceVersion, last: &str) -> String {
         let form = Form {
             v: TOKEN_VERSION,
             rv: i64::try_from(resource_version.get()).unwrap_or(i64::MAX),

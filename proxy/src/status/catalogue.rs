@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::gotext::{quote, sanitize};
+use watershed_cache::quote;
+
+use super::gotext::sanitize;
 use super::{Cause, Details, Form, Status};
 
 /// What a 403 is about: the authorization attributes, as far as the text needs them.
