@@ -145,7 +145,7 @@ fn own_entry(names: &Value, now: &str) -> Value {
     })
 }
 
-/// Adds the served versions, replaces changed ones and removes the others.
+/// Adds the served versions, starts over with those of a changed CRD and removes the others.
 fn serve(state: &State, name: &str, crd: &Value) {
     let wanted = Registry::from_crd(crd);
     let served = state.registry.all().into_iter().filter(|resource| {
@@ -170,14 +170,19 @@ fn serve(state: &State, name: &str, crd: &Value) {
         let old = state
             .registry
             .find(&resource.group, &resource.version, &resource.resource);
-        let same = old.is_some_and(|old| {
-            old.custom.as_ref().map(|custom| &custom.version)
-                == resource.custom.as_ref().map(|custom| &custom.version)
-                && old.namespaced == resource.namespaced
-                && old.short_names == resource.short_names
-        });
-        if !same {
-            state.registry.add(resource);
+        let generation = |of: &Resource| of.custom.as_ref().map(|custom| custom.generation);
+        match old {
+            Some(old) if generation(&old) == generation(&resource) => {}
+            // As apiextensions `customresource_handler.go`, 1.36: another spec is another storage,
+            // with a cache of its own.
+            Some(old) => {
+                state.registry.add(resource);
+                state.store.close(&old);
+                state.store.forget(&old);
+            }
+            None => {
+                state.registry.add(resource);
+            }
         }
     }
 }

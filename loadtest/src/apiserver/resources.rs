@@ -60,6 +60,8 @@ pub struct Custom {
     pub version: Value,
     /// Name of the CRD.
     pub crd: String,
+    /// Generation of the CRD: changes with its spec.
+    pub generation: i64,
 }
 
 impl Resource {
@@ -279,6 +281,7 @@ fn custom(crd: &Value, version: &Value) -> Custom {
             .as_str()
             .unwrap_or_default()
             .to_owned(),
+        generation: crd["metadata"]["generation"].as_i64().unwrap_or_default(),
     }
 }
 
