@@ -452,6 +452,32 @@ fn protect(object: &mut Value, finalizer: &str) {
     }
 }
 
+/// What an update may not change: the addresses of a service (as
+/// `validateUpgradeDowngradeClusterIPs`, 1.36).
+pub(super) fn validate_change(resource: &Resource, old: &Value, object: &Value) -> Vec<Cause> {
+    let is_addressed = |service: &Value| service["spec"]["type"] != "ExternalName";
+    let is_service = resource.kind == "Service" && resource.custom.is_none();
+    if !is_service || !is_addressed(old) || !is_addressed(object) {
+        return Vec::new();
+    }
+    let (before, after) = (&old["spec"]["clusterIPs"], &object["spec"]["clusterIPs"]);
+    let count = |addresses: &Value| addresses.as_array().map_or(0, Vec::len);
+    if count(before) != count(after) {
+        return Vec::new(); // a second address family comes or goes
+    }
+    let changed = (0..count(before)).filter(|index| before[index] != after[index]);
+    changed
+        .map(|index| {
+            let text = format!("Invalid value: {after}: may not change once set");
+            Cause::field(
+                "FieldValueInvalid",
+                text,
+                &format!("spec.clusterIPs[{index}]"),
+            )
+        })
+        .collect()
+}
+
 /// An update that leaves a service's addresses out keeps them.
 fn keep_addresses(old: &Value, object: &mut Value) {
     let spec = section_of(object, "spec");

@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::managed_fields::{self, Topology, Writer};
-use super::strategy::{prepare_update, remove, validate};
+use super::strategy::{prepare_update, remove, validate, validate_change};
 use super::{Request, apply, create, decode, defaults, now, strategy};
 use crate::apiserver::body::Response;
 use crate::apiserver::patch::{self, MergeKeys, PatchError};
@@ -152,7 +152,8 @@ fn write(
         object["metadata"]["managedFields"] = Value::Array(entries);
     }
     object["metadata"]["resourceVersion"] = json!(old.resource_version.to_string());
-    let causes = validate(resource, &object);
+    let mut causes = validate(resource, &object);
+    causes.extend(validate_change(resource, &old.value, &object));
     if !causes.is_empty() {
         let (group, kind) = (&resource.group, &resource.kind);
         return Err(Status::invalid(group, kind, request.name(), causes).into());
