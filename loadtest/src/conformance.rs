@@ -24,6 +24,7 @@
 mod cluster;
 mod environment;
 mod expect;
+mod scene;
 mod suite;
 
 pub mod authorization;
@@ -31,11 +32,13 @@ pub mod bookmarks;
 pub mod encodings;
 pub mod gets;
 pub mod identity;
+pub mod initial_events;
 pub mod lists;
 pub mod nodes;
 pub mod parsing;
 pub mod paths;
 pub mod selectors;
+pub mod watch_options;
 pub mod watches;
 
 use futures_util::future::LocalBoxFuture;
@@ -119,6 +122,29 @@ macro_rules! for_each_case {
             }
 
             watches {
+                a_watch_from_the_newest_version_begins_with_what_comes_next: [61],
+                history_is_replayed_from_just_after_the_version: [62, 63],
+                a_deletion_is_replayed_below_its_own_version_only: [64],
+                the_version_before_history_is_the_last_to_be_accepted: [65, 67],
+                a_cache_that_listed_anew_knows_nothing_from_before: [66],
+                a_watch_from_the_future_is_silent_until_then: [68],
+            }
+
+            watch_options {
+                a_version_that_is_no_number_is_refused_before_the_stream: [69],
+                options_that_do_not_go_together_are_refused: [76],
+                a_watch_by_path_has_the_options_of_a_list: [79, 80, 82],
+            }
+
+            initial_events {
+                version_zero_begins_with_all_objects_in_key_order: [70],
+                no_version_begins_with_everything_written_before: [71],
+                without_bookmarks_the_end_of_initial_events_is_not_marked: [72],
+                a_watch_list_marks_the_end_of_its_initial_events: [73],
+                a_watch_of_nothing_begins_with_the_mark: [74, 81],
+                a_watch_list_from_the_future_is_told_so_in_the_stream: [75],
+                without_initial_events_a_watch_begins_with_what_comes_next: [77, 78],
+                without_watch_list_initial_events_are_not_marked: [83],
             }
 
             selectors {
