@@ -26,10 +26,13 @@ mod environment;
 mod expect;
 mod scene;
 mod suite;
+mod transitions;
 
 pub mod authorization;
 pub mod bookmarks;
+pub mod changes;
 pub mod encodings;
+pub mod fields;
 pub mod gets;
 pub mod identity;
 pub mod initial_events;
@@ -38,6 +41,7 @@ pub mod nodes;
 pub mod parsing;
 pub mod paths;
 pub mod selectors;
+pub mod streams;
 pub mod watch_options;
 pub mod watches;
 
@@ -148,6 +152,32 @@ macro_rules! for_each_case {
             }
 
             selectors {
+                an_object_enters_and_leaves_a_label_selector: [84, 85, 86, 87, 88],
+                an_object_enters_and_leaves_a_field_selector: [84, 85, 87, 88],
+                an_object_enters_and_leaves_a_custom_field_selector: [84, 85, 87, 88],
+                an_unknown_field_is_refused_in_the_words_of_its_resource: [94],
+                an_absent_label_is_in_no_set_and_outside_of_all: [95],
+                a_name_and_a_namespace_are_selectors: [88],
+            }
+
+            fields {
+                a_pod_enters_the_selector_of_its_node_when_it_is_bound: [89, 90, 91, 92],
+                the_alias_of_a_field_is_authorised_by_its_own_name: [91],
+                a_headless_service_never_gets_an_address: [93],
+            }
+
+            changes {
+                a_name_that_is_used_again_is_another_object: [96],
+                a_deleted_namespace_takes_its_objects_along: [97],
+                the_last_finalizer_goes_with_its_object: [98],
+                an_update_that_changes_nothing_is_no_event: [99],
+                every_watch_sees_concurrent_writes_in_the_order_of_versions: [100],
+                events_that_expire_together_share_a_version: [101],
+                an_event_holds_the_bytes_of_a_get: [102],
+            }
+
+            streams {
+                a_bookmark_never_comes_ahead_of_an_event: [],
             }
 
             bookmarks {
