@@ -34,12 +34,15 @@ pub mod changes;
 pub mod encodings;
 pub mod fields;
 pub mod gets;
+pub mod headers;
 pub mod identity;
 pub mod initial_events;
 pub mod lists;
+pub mod metadata;
 pub mod nodes;
 pub mod parsing;
 pub mod paths;
+pub mod representations;
 pub mod selectors;
 pub mod streams;
 pub mod watch_options;
@@ -184,6 +187,35 @@ macro_rules! for_each_case {
             }
 
             encodings {
+                the_first_media_type_that_is_served_is_sent: [115],
+                a_custom_resource_has_no_protobuf_but_its_refusal_has: [116],
+                a_media_type_nobody_serves_is_refused_in_indented_json: [117],
+                a_half_wildcard_is_understood_behind_the_router_only: [118],
+                a_weight_of_zero_excludes_nothing: [119],
+                yaml_does_not_stream: [120],
+                an_error_is_not_transformed: [121],
+                only_a_protobuf_stream_is_called_a_stream: [124],
+            }
+
+            metadata {
+                metadata_alone_is_listed_as_it_stands_in_the_object: [122],
+                metadata_alone_is_watched_by_the_law_of_selectors: [122],
+                a_list_is_not_the_metadata_of_one_object: [123],
+            }
+
+            representations {
+                a_person_gets_indented_json: [125],
+                what_html_could_misread_is_escaped: [127],
+                a_list_has_the_bytes_of_its_objects: [128],
+                an_empty_list_has_these_bytes: [129],
+            }
+
+            headers {
+                an_answer_carries_the_audit_id_of_its_request: [130],
+                a_conditional_request_is_answered_as_any_other: [131],
+                a_deprecated_resource_warns_in_every_answer: [132],
+                a_websocket_carries_an_event_a_message: [133],
+                a_websocket_needs_an_origin_and_at_most_one_protocol: [133],
             }
 
             identity {
