@@ -14,7 +14,7 @@
 //!
 //! Three runners expand the list: `tests/conformance.rs` of this package aims at the embedded
 //! apiserver, `tests/wire/conformance.rs` of the proxy at a proxy in front of it, and
-//! `tests/real.rs` of the proxy at a real control plane. A case that cannot hold for a server says
+//! `tests/wire/real.rs` of the proxy at a real control plane. A case that cannot hold for a server says
 //! so with [`does_not_apply`], which is reported and no pass.
 //!
 //! Refuses: state from the side, sleeps where an event can be waited for, assertions that depend

@@ -127,6 +127,18 @@ impl Suite {
         verdict
     }
 
+    /// Ends the servers that cases shared.
+    pub async fn end(self) {
+        let Self {
+            shared, runtime, ..
+        } = self;
+        if let Some(started) = shared.into_inner() {
+            started.running.stop().await;
+        }
+        // Not here, where it might be another runtime's thread.
+        runtime.shutdown_background();
+    }
+
     async fn outcome(&self, case: &Case, journal: Option<Journal>) -> anyhow::Result<()> {
         let start = || self.environment.start(Setup::default());
         let shared = self.shared.get_or_try_init(start).await?;

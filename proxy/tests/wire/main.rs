@@ -18,6 +18,7 @@ mod kube_rs;
 mod operations;
 mod passthrough;
 mod peer;
+mod real;
 mod reload;
 mod resume;
 mod scripted;
