@@ -32,12 +32,14 @@ mod json;
 pub(crate) mod lift;
 mod list;
 mod protobuf;
+mod version;
 
 pub use bookmark::BookmarkTemplate;
 pub use event::{append_event_frame, decode_event, decode_status, error_frame, event_frame};
 pub use frames::{FrameError, FrameSplitter};
 use lift::{Lifted, Patched};
 pub use list::{ListMeta, append_list_item, decode_list, list_head, list_item_len, list_tail};
+pub use version::{list_version, object_version};
 
 /// How objects travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

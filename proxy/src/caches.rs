@@ -164,6 +164,14 @@ impl Caches {
         Ok(cached)
     }
 
+    /// How long the cache for `key` has not been ready, as far as there is one.
+    pub(crate) fn unready_for(&self, key: &CacheKey) -> Duration {
+        let open = self.shared.open.lock();
+        open.get(key)
+            .filter(|cached| !cached.cache.is_ready())
+            .map_or(Duration::ZERO, |cached| cached.cache.since_change())
+    }
+
     /// What is known of a resource the configuration does not pass through. While a cache of it is
     /// ready nobody is asked, so that reads go on when discovery cannot be.
     pub(crate) async fn resource(

@@ -11,8 +11,8 @@
 //!   request ─► RequestInfo ─► leaving ─► timeout= ─► Identity ─► screen ─► discovery ─► form ─► Read
 //!               500 text      429 text    400         401          │          │          │       │
 //!                                                       └──────────┴──────────┴───────┴─► passthrough
-//!   Read ─► Permit ─► cache ─► answer                    (not cached, not fresh, paging) ─┘
-//!           403
+//!   Read ─► Permit ─► cache ─► answer                            (not cached, paging) ────┘
+//!           403         └─► shared read ─► answer  (not fresh, not ready, not in history)
 //! ```
 
 use std::{sync::Arc, time::Duration};
@@ -23,7 +23,7 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
-use watershed_cache::{Resource, encoding::Encoding};
+use watershed_cache::{Resource, ResourceVersion, encoding::Encoding};
 use watershed_config::Live;
 
 use crate::{
@@ -39,6 +39,7 @@ use crate::{
     passthrough::Passthrough,
     request::{self, Query, RequestInfo, Verb},
     serve::{self, Instead, Read, Reason, answer::Answerer},
+    shared_reads::{Bounds, Shared, SharedKey, SharedReads},
     status::{ErrorFormat, Status},
     upstream::Upstream,
 };
@@ -55,6 +56,7 @@ pub(crate) struct Handler {
     pub(crate) authorizer: Authorizer<Upstream>,
     pub(crate) caches: Caches,
     pub(crate) passthrough: Passthrough,
+    pub(crate) shared_reads: SharedReads,
     pub(crate) metrics: Metrics,
     pub(crate) live: watch::Receiver<Arc<Live>>,
     pub(crate) drain: Drain,
@@ -168,15 +170,15 @@ impl Handler {
             None => answering.await,
         };
         match answer {
-            Ok(mut response) => {
+            Ok(mut answered) => {
                 if let Some(warning) = identity.warning {
                     let warning = HeaderValue::from_static(warning);
-                    response.headers_mut().append(header::WARNING, warning);
+                    answered
+                        .response
+                        .headers_mut()
+                        .append(header::WARNING, warning);
                 }
-                Answered {
-                    served: "cache",
-                    response,
-                }
+                answered
             }
             Err(reason) => {
                 let forwarding = self
@@ -194,12 +196,13 @@ impl Handler {
         }
     }
 
-    /// The answer from the cache, a refusal included, or why the request is passed through.
+    /// The answer from the cache or by a shared read, a refusal included, or why the request is
+    /// passed through.
     async fn cached_answer(
         &self,
         asked: &Asked<'_>,
         identity: &Identity,
-    ) -> Result<Response<Body>, Reason> {
+    ) -> Result<Answered, Reason> {
         let Asked {
             request,
             info,
@@ -225,26 +228,30 @@ impl Handler {
             Ok(permit) => permit,
             Err(error) => {
                 let target = request.uri().path_and_query().map_or("/", |it| it.as_str());
-                return Ok(local(error.status(&attributes, target), errors));
+                return Ok(Answered::cached(local(
+                    error.status(&attributes, target),
+                    errors,
+                )));
             }
         };
         let (encoding, mut read) = match read {
             Ok(read) => read,
-            Err(status) => return Ok(local(*status, errors)),
+            Err(status) => return Ok(Answered::cached(local(*status, errors))),
         };
-        let cached = match self.caches.find(&CacheKey { gvr, encoding }).await {
+        debug_assert!(permit.covers(info), "a permit is for one request");
+        let key = CacheKey { gvr, encoding };
+        let cached = match self.caches.find(&key).await {
             Ok(cached) => cached,
-            // A storm on a cache that is being filled must not reach the apiserver.
-            Err(Uncached::NotReady) if info.verb != Verb::Get => {
-                return Ok(local(Status::initializing(None, 1), errors));
-            }
+            Err(Uncached::NotReady) => return self.unready(asked, permit, (&key, &read)).await,
             Err(why) => return Err(Reason::Uncached(why)),
         };
         if !cached.cache.watch_list_enabled() {
             read = match Read::classify(info, query, &resource, false) {
                 Ok(read) => read,
                 Err(Instead::Forward(reason)) => return Err(reason),
-                Err(Instead::Refuse(status)) => return Ok(local(*status, errors)),
+                Err(Instead::Refuse(status)) => {
+                    return Ok(Answered::cached(local(*status, errors)));
+                }
             };
         }
         let answerer = Answerer {
@@ -254,8 +261,56 @@ impl Handler {
             metrics: &self.metrics,
             patience: live.limits.consistent_read_timeout,
         };
-        debug_assert!(permit.covers(info), "a permit is for one request");
-        answerer.answer(permit, read).await
+        match answerer.answer(&permit, read.clone()).await {
+            Ok(response) => Ok(Answered::cached(response)),
+            Err(Reason::Uncached(Uncached::NotReady)) => {
+                self.unready(asked, permit, (&key, &read)).await
+            }
+            Err(reason) => {
+                let shared = SharedKey::new(request, encoding, info.verb == Verb::List);
+                let lowest = read.lowest(&cached.cache);
+                self.share(asked, permit, (shared, lowest), reason).await
+            }
+        }
+    }
+
+    /// What becomes of a read whose cache is being filled.
+    async fn unready(
+        &self,
+        asked: &Asked<'_>,
+        permit: Permit,
+        (key, read): (&CacheKey, &Read),
+    ) -> Result<Answered, Reason> {
+        if !read.is_forwarded_unready(asked.info) {
+            let status = Status::initializing(self.caches.unready_for(key));
+            return Ok(Answered::cached(local(status, asked.errors)));
+        }
+        let is_list = asked.info.verb == Verb::List;
+        let shared = SharedKey::new(asked.request, key.encoding, is_list);
+        let reason = Reason::Uncached(Uncached::NotReady);
+        let lowest = ResourceVersion::default();
+        self.share(asked, permit, (shared, lowest), reason).await
+    }
+
+    /// Answers by the next read for everybody who asks the same.
+    async fn share(
+        &self,
+        asked: &Asked<'_>,
+        permit: Permit,
+        (key, lowest): (SharedKey, ResourceVersion),
+        reason: Reason,
+    ) -> Result<Answered, Reason> {
+        let bounds = Bounds::from(&self.live.borrow().limits);
+        let reading = self.shared_reads.read(permit, (key, lowest), bounds);
+        let response = match reading.await {
+            Shared::Answer(response) => response,
+            Shared::Refused(status) => local(status, asked.errors),
+            Shared::Alone => return Err(reason),
+        };
+        Ok(Answered {
+            served: "shared",
+            response,
+        })
     }
 
     async fn authorize(&self, attributes: &Attributes, live: &Live) -> Result<Permit, AuthzError> {
@@ -311,6 +366,13 @@ impl Handler {
 }
 
 impl Answered {
+    fn cached(response: Response<Body>) -> Self {
+        Self {
+            served: "cache",
+            response,
+        }
+    }
+
     /// An error of the proxy's own.
     fn refused(status: Status, errors: &ErrorFormat) -> Self {
         Self {

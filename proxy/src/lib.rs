@@ -41,6 +41,7 @@ mod negotiate;
 mod passthrough;
 mod request;
 mod serve;
+mod shared_reads;
 mod status;
 mod tls;
 mod upstream;
@@ -58,6 +59,7 @@ use crate::{
     listener::{Limits, Listener, ListenerOptions},
     metrics::Metrics,
     passthrough::{Assertion, Passthrough},
+    shared_reads::SharedReads,
     tls::{ServerFiles, ServerTls},
     upstream::{AssertedIdentity, CredentialSource, Upstream, UpstreamOptions},
 };
@@ -210,6 +212,7 @@ fn handler(
     Handler {
         authenticator: Authenticator::new(Arc::clone(&reviewer)),
         authorizer: Authorizer::new(reviewer),
+        shared_reads: SharedReads::new(upstream.clone(), drain.clone()),
         passthrough: Passthrough::new(upstream, assertion, drain.clone()),
         drain,
         caches,

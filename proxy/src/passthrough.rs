@@ -25,6 +25,7 @@ use crate::{
     upstream::{AssertedIdentity, Pool, ResponseBody, Upstream, UpstreamError},
 };
 
+pub(crate) use self::headers::remove_hop_by_hop;
 use self::tunnel::Upgrade;
 
 /// How an identity that the proxy has to assert is written.
@@ -151,7 +152,7 @@ fn refuse(status: Status, format: &ErrorFormat) -> Response<Body> {
 }
 
 /// The Status of a request that got no answer. What went wrong inside is for the log.
-fn status(error: &UpstreamError) -> Status {
+pub(crate) fn status(error: &UpstreamError) -> Status {
     tracing::debug!(%error, "cannot forward");
     match error {
         UpstreamError::Unreachable(_) => {

@@ -11,7 +11,8 @@
 //!            resourceVersion   ""           "0"      N
 //!   GET                        Consistent   Any      AtLeast(N)
 //!   LIST                       Consistent   Any      AtLeast(N) without limit or with NotOlderThan,
-//!                                                    else passed through; further pages Exactly(token)
+//!                                                    else Exactly(N); further pages Exactly(token)
+//!   LIST of one name, limit                          Stored(N), unless NotOlderThan or Exact
 //!   WATCH initial events       Consistent   Any      AtLeast(N)
 //!   WATCH without              Consistent   Any      after N, from history
 //! ```
@@ -32,6 +33,7 @@ pub(crate) mod answer;
 mod fresh;
 mod list;
 mod page;
+mod unready;
 mod watch;
 
 pub(crate) use list::ListBody;
@@ -56,7 +58,7 @@ pub(crate) enum Reason {
     Invalid,
     /// A page whose token only the apiserver can judge.
     Paging,
-    /// The state at exactly one resource version: only the apiserver knows whether it was compacted.
+    /// The state at a resource version that the history does not hold, or the apiserver has lost.
     Exact,
     /// A field label the cache cannot evaluate.
     Selector,
@@ -89,8 +91,11 @@ pub(crate) enum Freshness {
     AtLeast(ResourceVersion),
     /// Everything written before the request arrived.
     Consistent,
-    /// The state at this version, neither older nor newer.
+    /// The state at this version, neither older nor newer, while the apiserver still has it.
     Exactly(ResourceVersion),
+    /// What the storage has now, if it has reached this version: how an apiserver reads a single
+    /// key with a limit past its cache.
+    Stored(ResourceVersion),
 }
 
 /// Where a watch begins.
@@ -247,18 +252,19 @@ impl Read {
             return Self::further_page(options, namespace, selection);
         }
         let refusal = |text: String| Status::invalid_list_resource_version(&text);
-        let freshness = freshness(&options.resource_version, refusal)?;
+        let mut freshness = freshness(&options.resource_version, refusal)?;
         let limit = limit(options);
-        if matches!(freshness, Freshness::AtLeast(_)) {
-            let version_match = options.resource_version_match.as_str();
-            let by_default = version_match.is_empty() && limit.is_none();
-            if version_match != MATCH_NOT_OLDER_THAN && !by_default {
-                return Err(Reason::Exact.into());
-            }
-        }
         // A read of a single key knows no pages.
         let names_one_object =
             selection.name.is_some() && (selection.namespace.is_some() || !resource.namespaced);
+        if let Freshness::AtLeast(version) = freshness {
+            let version_match = options.resource_version_match.as_str();
+            freshness = match (version_match, limit) {
+                (MATCH_NOT_OLDER_THAN, _) | ("", None) => freshness,
+                ("", Some(_)) if names_one_object => Freshness::Stored(version),
+                _ => Freshness::Exactly(version),
+            };
+        }
         Ok(Self::List {
             freshness,
             selection,
@@ -326,9 +332,12 @@ impl Read {
                 end_bookmark: false,
             },
             (Some(false), Freshness::Any | Freshness::Consistent) => Start::Now(freshness),
-            (Some(false) | None, Freshness::AtLeast(version) | Freshness::Exactly(version)) => {
-                Start::After(version)
-            }
+            (
+                Some(false) | None,
+                Freshness::AtLeast(version)
+                | Freshness::Exactly(version)
+                | Freshness::Stored(version),
+            ) => Start::After(version),
         };
         Ok(Self::Watch {
             start,

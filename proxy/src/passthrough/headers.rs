@@ -37,7 +37,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 /// Removes what concerns this connection alone. `te: trailers` is kept: it says what the client can
 /// take.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()

@@ -2,7 +2,7 @@
 //!
 //! Owns: turning a [`Read`] and a ready cache into a response, or into a reason to pass the request
 //! through after all.
-//! Refuses: to answer without a [`Permit`], which it takes by value.
+//! Refuses: to answer without a [`Permit`], and to decide what becomes of what it cannot answer.
 //! Invariant: the head and the body are those kube-apiserver gives; once the stream of a watch has
 //! begun, errors are one `ERROR` event and the end (as `endpoints/handlers/watch.go`, 1.36).
 
@@ -25,7 +25,7 @@ use crate::{
     status::{ErrorFormat, Status},
 };
 
-/// Seconds after which a client that found the cache busy or empty should come back.
+/// Seconds after which a client that found the cache busy should come back.
 const RETRY_AFTER: u32 = 1;
 
 /// Lists longer than this are sent without a length, as Go's server sends what it has not buffered
@@ -51,7 +51,7 @@ type Answer = Result<Response<Body>, Reason>;
 
 impl Answerer<'_> {
     /// Answers `read`.
-    pub(crate) async fn answer(&self, _permit: Permit, read: Read) -> Answer {
+    pub(crate) async fn answer(&self, _permit: &Permit, read: Read) -> Answer {
         let answer = match read {
             Read::Get {
                 freshness,
@@ -125,14 +125,20 @@ impl Answerer<'_> {
         let start = match start {
             Start::After(version) => WatchStart::After(version),
             Start::Now(Freshness::Any) => WatchStart::Now,
-            Start::Now(freshness) => match freshness.snapshot(self.cache(), self.patience).await {
+            Start::Now(freshness) => match freshness
+                .snapshot_to_watch(self.cache(), self.patience)
+                .await
+            {
                 Ok(snapshot) => WatchStart::After(snapshot.resource_version()),
                 Err(stale) => return self.stale(stale, Verb::Watch),
             },
             Start::Initial {
                 freshness,
                 end_bookmark,
-            } => match freshness.snapshot(self.cache(), self.patience).await {
+            } => match freshness
+                .snapshot_to_watch(self.cache(), self.patience)
+                .await
+            {
                 Ok(snapshot) => WatchStart::Initial {
                     snapshot,
                     end_bookmark,
@@ -162,10 +168,26 @@ impl Answerer<'_> {
             }
             (Stale::Elsewhere, _) => Err(Reason::Exact),
             (Stale::Unproven, Verb::Get | Verb::List) => Err(Reason::NotFresh),
-            (Stale::NotReady, Verb::Get) => Err(Reason::Uncached(Uncached::NotReady)),
-            (Stale::NotReady, Verb::List | Verb::Watch) | (Stale::Unproven, Verb::Watch) => {
-                Ok(self.error(Status::initializing(None, RETRY_AFTER)))
-            }
+            (Stale::Unproven, Verb::Watch) => Ok(self.error_event(&self.lagging())),
+            (Stale::NotReady, _) => Err(Reason::Uncached(Uncached::NotReady)),
+            (Stale::Busy, _) => Ok(self.error(Status::too_many_requests(
+                "too many requests are waiting, please try again later",
+                RETRY_AFTER,
+            ))),
+        }
+    }
+
+    /// How the stream of a consistent watch ends that found no state new enough: as that of an
+    /// apiserver whose cache, or whose storage, does not keep up.
+    fn lagging(&self) -> Status {
+        let (seen, current) = (
+            self.cache().upstream_seen(),
+            self.cache().resource_version(),
+        );
+        if seen > current {
+            Status::resource_version_too_large(seen.get(), current.get())
+        } else {
+            Status::deadline_exceeded()
         }
     }
 

@@ -7,13 +7,16 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use watershed_cache::{CacheError, ResourceVersion, Snapshot, WatchCache};
+use watershed_cache::{CacheError, NotFresh, ResourceVersion, Snapshot, WatchCache};
 
 use super::Freshness;
 
 /// How long a read waits for a version that is still to come: as apiserver `watch_cache.go`
 /// `blockTimeout`, 1.36.
 const FUTURE_WAIT: Duration = Duration::from_secs(3);
+
+/// The pause before a probe that failed is repeated for a watch.
+const PROBE_PAUSE: Duration = Duration::from_millis(250);
 
 /// Why there is no state to answer from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +28,13 @@ pub(super) enum Stale {
         /// How far the cache is.
         current: ResourceVersion,
     },
-    /// The cache is being filled: 429, or forward.
+    /// The cache is being filled.
     NotReady,
-    /// There is no proof of freshness. A single read can still be forwarded; watches are not, since
-    /// a storm of them would then reach the apiserver: 429, and the client asks again.
+    /// There is no proof of freshness. A single read can still be forwarded; a watch ends with the
+    /// error of an apiserver whose cache lags.
     Unproven,
+    /// Too many are waiting for a proof already: 429.
+    Busy,
     /// The version asked for is not in the history; the apiserver may still have it: forward.
     Elsewhere,
 }
@@ -46,10 +51,45 @@ impl Freshness {
             Self::Consistent => cache.consistent(patience).await,
             Self::AtLeast(version) => return at_least(cache, version).await,
             Self::Exactly(version) => {
-                return cache.snapshot_at(version).map_err(|_| Stale::Elsewhere);
+                let exact = cache.exact(version, patience).await;
+                return exact.map_err(|_| Stale::Elsewhere);
+            }
+            Self::Stored(version) => {
+                let current = cache.consistent(patience).await.map_err(Stale::from)?;
+                let reached = current.resource_version() >= version;
+                return reached.then_some(current).ok_or(Stale::Elsewhere);
             }
         }
         .map_err(Stale::from)
+    }
+
+    /// A state to begin a watch with. Watches are not forwarded, so all of `patience` is used: a
+    /// probe that failed is repeated, and a stream that lags behind a probe is waited for.
+    pub(super) async fn snapshot_to_watch(
+        self,
+        cache: &WatchCache,
+        patience: Duration,
+    ) -> Result<Snapshot, Stale> {
+        let Self::Consistent = self else {
+            return self.snapshot(cache, patience).await;
+        };
+        let deadline = Instant::now() + patience;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        loop {
+            match cache.consistent(left()).await {
+                Err(CacheError::NotFresh(NotFresh::Behind)) => {
+                    let target = cache.upstream_seen(); // at least what the probe found
+                    let reached = cache.wait_until_fresh(target, left()).await;
+                    return reached.and_then(|()| cache.snapshot()).map_err(Stale::from);
+                }
+                Err(CacheError::NotFresh(NotFresh::Probe | NotFresh::Older))
+                    if left() > PROBE_PAUSE =>
+                {
+                    tokio::time::sleep(PROBE_PAUSE).await;
+                }
+                proof => return proof.map_err(Stale::from),
+            }
+        }
     }
 }
 
@@ -92,7 +132,11 @@ impl From<CacheError> for Stale {
             CacheError::ResourceVersionTooLarge { requested, current } => {
                 Self::TooLarge { requested, current }
             }
-            CacheError::NotFresh(_) | CacheError::Expired { .. } => Self::Unproven,
+            CacheError::NotFresh(NotFresh::Busy) => Self::Busy,
+            CacheError::NotFresh(
+                NotFresh::Timeout | NotFresh::Probe | NotFresh::Older | NotFresh::Behind,
+            )
+            | CacheError::Expired { .. } => Self::Unproven,
         }
     }
 }

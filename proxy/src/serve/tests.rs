@@ -88,6 +88,7 @@ fn fresh(freshness: Freshness) -> String {
         Freshness::AtLeast(version) => format!("at least {version}"),
         Freshness::Consistent => "consistent".to_owned(),
         Freshness::Exactly(version) => format!("exactly {version}"),
+        Freshness::Stored(version) => format!("stored {version}"),
     }
 }
 
@@ -157,7 +158,18 @@ fn a_list_means_what_the_apiserver_means_by_it() {
         (
             &pods,
             "/api/v1/pods?resourceVersion=9&resourceVersionMatch=Exact",
-            "forward exact",
+            "list exactly 9",
+        ),
+        (
+            &pods,
+            "/api/v1/namespaces/a/pods?resourceVersion=9&resourceVersionMatch=Exact\
+             &fieldSelector=metadata.name%3Dx",
+            "list exactly 9 ns=a name=x",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?resourceVersion=0&resourceVersionMatch=Exact",
+            "refuse 422",
         ),
         (
             &pods,
@@ -201,12 +213,27 @@ fn a_page_means_what_the_apiserver_means_by_it() {
         (
             &pods,
             "/api/v1/pods?resourceVersion=9&limit=5",
-            "forward exact",
+            "list exactly 9 limit 5",
         ),
         (
             &pods,
             "/api/v1/pods?resourceVersion=9&resourceVersionMatch=NotOlderThan&limit=5",
             "list at least 9 limit 5",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?resourceVersion=9&resourceVersionMatch=Exact&limit=5",
+            "list exactly 9 limit 5",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?resourceVersion=9&resourceVersionMatch=Exact&limit=-5",
+            "list exactly 9",
+        ),
+        (
+            &pods,
+            "/api/v1/pods?limit=5&continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6LTEsInN0YXJ0IjoiYS9hXHUwMDAwIn0",
+            "list consistent from a key limit 5",
         ),
         (&pods, "/api/v1/pods?continue=abc", "forward paging"),
         (
@@ -227,12 +254,18 @@ fn a_page_means_what_the_apiserver_means_by_it() {
         (
             &pods,
             "/api/v1/pods?resourceVersion=9&limit=1&fieldSelector=metadata.name%3Dx",
-            "forward exact",
+            "list exactly 9 name=x limit 1",
         ),
         (
             &pods,
             "/api/v1/namespaces/a/pods?resourceVersion=9&limit=1&fieldSelector=metadata.name%3Dx",
-            "forward exact",
+            "list stored 9 ns=a name=x",
+        ),
+        (
+            &pods,
+            "/api/v1/namespaces/a/pods?resourceVersion=9&limit=1&fieldSelector=metadata.name%3Dx\
+             &resourceVersionMatch=NotOlderThan",
+            "list at least 9 ns=a name=x",
         ),
         (
             &pods,
@@ -357,5 +390,46 @@ fn a_watch_ends_when_asked_or_between_half_an_hour_and_an_hour() {
             (1800..3600).contains(&open_end.as_secs()),
             "{target}: {open_end:?}"
         );
+    }
+}
+
+#[test]
+fn while_a_cache_is_filled_only_what_an_apiserver_reads_from_its_storage_is_forwarded() {
+    let pods = resource("", "pods", "Pod", true);
+    let token = "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6Mjk4Mywic3RhcnQiOiJkZWZhdWx0L2FcdTAwMDAifQ";
+    let next_page = format!("/api/v1/pods?continue={token}");
+    let table = [
+        ("/api/v1/namespaces/a/pods/x", true),
+        ("/api/v1/namespaces/a/pods/x?resourceVersion=0", true),
+        ("/api/v1/pods", false),
+        ("/api/v1/pods?resourceVersion=0", false),
+        ("/api/v1/pods?limit=5", true),
+        ("/api/v1/namespaces/a/pods?limit=5", true),
+        ("/api/v1/pods?limit=5&resourceVersion=0", true),
+        ("/api/v1/pods?limit=-5", false),
+        ("/api/v1/pods?limit=5&labelSelector=a", false),
+        (
+            "/api/v1/pods?limit=5&fieldSelector=spec.nodeName%3Dn",
+            false,
+        ),
+        (
+            "/api/v1/pods?limit=5&fieldSelector=metadata.name%3Dn",
+            false,
+        ),
+        ("/api/v1/pods?limit=5&resourceVersion=9", true),
+        (
+            "/api/v1/pods?resourceVersion=9&resourceVersionMatch=Exact",
+            true,
+        ),
+        (&*next_page, true),
+        ("/api/v1/pods?watch=1", false),
+        ("/api/v1/pods?watch=1&resourceVersion=5&limit=5", false),
+    ];
+    for (target, want) in table {
+        let uri: Uri = target.parse().expect("a request target");
+        let query = Query::parse(uri.query().unwrap_or_default());
+        let info = RequestInfo::parse(&Method::GET, &uri, &query).expect("a path of the API");
+        let read = Read::classify(&info, &query, &pods, true).expect("a read of the cache");
+        assert_eq!(read.is_forwarded_unready(&info), want, "{target}");
     }
 }

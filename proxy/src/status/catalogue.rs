@@ -1,6 +1,6 @@
 //! One constructor per error of the apiserver's catalogue that a proxy answers itself.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use watershed_cache::quote;
 
@@ -143,13 +143,12 @@ impl Status {
         })
     }
 
-    /// 429: the watch cache is not ready. `cause` is its last error, if known.
-    pub(crate) fn initializing(cause: Option<&str>, retry_after_seconds: u32) -> Self {
-        let message = cause.map_or_else(
-            || "storage is (re)initializing".to_owned(),
-            |cause| format!("storage is (re)initializing: {cause}"),
-        );
-        Self::too_many_requests(message, retry_after_seconds)
+    /// 429: the watch cache has not been ready for `since`. The longer, the later clients come back
+    /// (as apiserver `cacher/util.go` `calculateRetryAfterForUnreadyCache`, 1.36). The cache's last
+    /// error, which an apiserver appends, is the proxy's own affair.
+    pub(crate) fn initializing(since: Duration) -> Self {
+        let seconds = (0.06 * since.as_secs_f64()).exp().clamp(1.0, 30.0);
+        Self::too_many_requests("storage is (re)initializing", seconds as u32)
     }
 
     /// 429 as a Status: a limit of the proxy was reached.
@@ -214,6 +213,12 @@ impl Status {
             form: Form::Untyped,
             ..Self::new(504, "Timeout", message).with(Details::default())
         }
+    }
+
+    /// 500: how much a consistent watch has to show could not be found out in time; the end of a
+    /// stream.
+    pub(crate) fn deadline_exceeded() -> Self {
+        Self::new(500, "InternalError", "context deadline exceeded")
     }
 
     fn text(code: u16, message: impl Into<String>) -> Self {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use base64::Engine as _;
 use http::{Method, Uri};
 use serde::Deserialize;
@@ -113,7 +115,7 @@ fn the_catalogue_has_the_bodies_of_the_apiserver() {
             r#""message":"deployments.apps \"x\" not found","reason":"NotFound","details":{"name":"x","group":"apps","kind":"deployments"},"code":404}"#,
         ),
         (
-            Status::initializing(None, 1),
+            Status::initializing(Duration::ZERO),
             r#""message":"storage is (re)initializing","reason":"TooManyRequests","details":{"retryAfterSeconds":1},"code":429}"#,
         ),
         (
@@ -174,7 +176,11 @@ fn texts_are_never_negotiated() {
 #[test]
 fn retry_after_is_sent_where_the_client_may_retry() {
     let table = [
-        (Status::initializing(None, 7), Some("7")),
+        (Status::initializing(Duration::ZERO), Some("1")),
+        (Status::initializing(Duration::from_secs(11)), Some("1")),
+        (Status::initializing(Duration::from_secs(12)), Some("2")),
+        (Status::initializing(Duration::from_secs(56)), Some("28")),
+        (Status::initializing(Duration::from_secs(600)), Some("30")),
         (Status::resource_version_too_large(2, 1), Some("1")),
         (Status::unauthorized(), None),
     ];
