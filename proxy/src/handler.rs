@@ -211,11 +211,7 @@ impl Handler {
             ..
         } = asked;
         serve::screen(request.headers(), info)?;
-        let gvr = GroupVersionResource {
-            group: info.group.as_str().into(),
-            version: info.version.as_str().into(),
-            resource: info.resource.as_str().into(),
-        };
+        let gvr = named(info);
         let resource = self.caches.resource(&gvr).await.map_err(Reason::Uncached)?;
         let read = match asked.read(&resource) {
             Err(Instead::Forward(reason)) => return Err(reason),
@@ -391,6 +387,15 @@ fn outlives_shutdown(request: &Request<Incoming>) -> bool {
         .iter()
         .any(|probe| path.starts_with(probe))
         || agent.is_some_and(|it| it.as_bytes().starts_with(b"kube-apiserver/"))
+}
+
+/// The resource a request names.
+fn named(info: &RequestInfo) -> GroupVersionResource {
+    GroupVersionResource {
+        group: info.group.as_str().into(),
+        version: info.version.as_str().into(),
+        resource: info.resource.as_str().into(),
+    }
 }
 
 fn local(status: Status, errors: &ErrorFormat) -> Response<Body> {

@@ -34,8 +34,13 @@ use super::{ListRequest, ListerWatcher, Stop, Upstream, WatchRequest};
 const WHOLE_OBJECTS: usize = 64;
 const WHOLE_BYTES: usize = 256 << 10;
 
-/// How long a probe may take to answer.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a probe may take to answer: an apiserver whose own cache lags looks into its storage
+/// after three seconds.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The shortest time between the beginnings of two probes, so that what a storm of readers costs
+/// depends on how long it lasts and not on how many they are.
+const PACE: Duration = Duration::from_millis(20);
 
 /// How long the main stream may take to pass X before a fence is opened.
 const STREAM_GRACE: Duration = Duration::from_millis(100);
@@ -66,8 +71,11 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
     }
 
     pub(super) async fn run(mut self) -> Result<Infallible, Stop> {
+        let mut next = Instant::now();
         loop {
+            tokio::time::sleep_until(next).await;
             let readers = self.upstream.shared.freshness.demand().await;
+            next = Instant::now() + PACE;
             let proof = self.prove().await?;
             for ((), reader) in readers {
                 let _ = reader.send(proof.clone()); // a reader that left needs no answer

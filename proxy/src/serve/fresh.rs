@@ -15,6 +15,10 @@ use super::Freshness;
 /// `blockTimeout`, 1.36.
 const FUTURE_WAIT: Duration = Duration::from_secs(3);
 
+/// How much longer than its patience a watch waits to learn what it waits for: an apiserver that
+/// lags itself takes [`FUTURE_WAIT`] to tell.
+const WATCH_SLACK: Duration = Duration::from_secs(2);
+
 /// The pause before a probe that failed is repeated for a watch.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);
 
@@ -73,7 +77,7 @@ impl Freshness {
         let Self::Consistent = self else {
             return self.snapshot(cache, patience).await;
         };
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + patience + WATCH_SLACK;
         let left = || deadline.saturating_duration_since(Instant::now());
         loop {
             match cache.consistent(left()).await {

@@ -22,4 +22,6 @@ mod real;
 mod reload;
 mod resume;
 mod scripted;
+mod shared;
+mod storm;
 mod trouble;
