@@ -1,9 +1,14 @@
 //! The query string, as Go's `url.ParseQuery`.
 
+use watershed_cache::selector::{MAX_SELECTOR_BYTES, MAX_SELECTOR_TERMS};
+
 use super::Doubt;
 
-/// Pairs beyond which a query string is not ours to judge. Go refuses only far longer ones.
+/// Pairs beyond which a query string is not ours to judge.
 const PAIRS_MAX: usize = 256;
+
+/// Pairs beyond which Go reads none of them.
+const GO_PAIRS_MAX: usize = 10_000;
 
 /// Parameters of reads that mean to us what they mean to the apiserver. Sorted.
 const KNOWN: [&str; 13] = [
@@ -34,6 +39,12 @@ impl Query {
     /// Parses what stands after the `?`. A pair with a `;` or a bad percent escape is dropped, as
     /// Go does, but remembered as a [`Doubt`].
     pub(crate) fn parse(text: &str) -> Self {
+        if text.matches('&').count() >= GO_PAIRS_MAX {
+            return Self {
+                irregular: true,
+                ..Self::default()
+            };
+        }
         let mut query = Self {
             spells_pretty: text.contains("pretty"),
             ..Self::default()
@@ -71,7 +82,11 @@ impl Query {
 
     /// Whether there is anything here that must be left to the apiserver.
     pub(crate) fn doubt(&self) -> Option<Doubt> {
-        if self.irregular {
+        if self.irregular
+            || ["fieldSelector", "labelSelector"]
+                .iter()
+                .any(|it| self.is_long(it))
+        {
             return Some(Doubt::Query);
         }
         let unknown = |name: &str| KNOWN.binary_search(&name).is_err();
@@ -79,6 +94,15 @@ impl Query {
             .iter()
             .any(|(name, _)| unknown(name))
             .then_some(Doubt::Parameter)
+    }
+
+    /// Whether a selector might be longer than is parsed here. Commas are at least its terms less
+    /// one.
+    fn is_long(&self, name: &str) -> bool {
+        self.first(name).is_some_and(|selector| {
+            selector.len() > MAX_SELECTOR_BYTES
+                || selector.matches(',').count() >= MAX_SELECTOR_TERMS
+        })
     }
 
     fn text(&mut self, bytes: Vec<u8>) -> String {
@@ -130,5 +154,26 @@ mod tests {
         for name in KNOWN {
             assert_eq!(Query::parse(name).doubt(), None, "{name}");
         }
+    }
+
+    #[test]
+    fn selectors_too_long_to_be_parsed_here_are_left_to_the_apiserver() {
+        let terms = |count: usize| vec!["a"; count].join(",");
+        let doubt = |selector: &str| Query::parse(&format!("labelSelector={selector}")).doubt();
+        assert_eq!(doubt(&terms(MAX_SELECTOR_TERMS)), None);
+        assert_eq!(doubt(&terms(MAX_SELECTOR_TERMS + 1)), Some(Doubt::Query));
+        assert_eq!(
+            doubt(&"a".repeat(MAX_SELECTOR_BYTES + 1)),
+            Some(Doubt::Query)
+        );
+    }
+
+    #[test]
+    fn of_too_many_pairs_go_reads_none() {
+        let query = Query::parse(&format!("watch=1{}", "&".repeat(GO_PAIRS_MAX)));
+        assert_eq!(
+            (query.first("watch"), query.doubt()),
+            (None, Some(Doubt::Query))
+        );
     }
 }
