@@ -12,7 +12,7 @@ use crate::resource::Resource;
 use crate::selector::{BoundFieldSelector, LabelSelector};
 
 /// Which objects a GET, LIST or WATCH is about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Selection {
     /// Only this namespace; `None` for cluster-scoped resources and reads across namespaces.
     pub namespace: Option<Box<str>>,

@@ -64,6 +64,6 @@ pub use reflector::{
 };
 pub use resource::Resource;
 pub use resource_version::{InvalidResourceVersion, ResourceVersion};
-pub use store::Snapshot;
+pub use store::{Snapshot, StateId};
 pub use watch_cache::{Options, WatchCache, Writer};
 pub use watcher::{WatchStart, Watcher};

@@ -10,6 +10,7 @@ use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 
 use imbl::OrdSet;
 
@@ -109,19 +110,41 @@ pub struct Snapshot {
     resource: Arc<Resource>,
     store: Store,
     resource_version: ResourceVersion,
+    id: StateId,
+}
+
+/// Names the objects a cache held between two changes; unique in the process. Snapshots that agree
+/// in this and in their version hold the same objects. A version alone does not say that: objects
+/// that expire together go at one version, one after the other, and a version can come again after
+/// the storage upstream was restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StateId(u64);
+
+impl StateId {
+    /// One that was never given before.
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, AtomicOrdering::Relaxed))
+    }
 }
 
 impl Snapshot {
     pub(crate) fn new(
         resource: Arc<Resource>,
         store: Store,
-        resource_version: ResourceVersion,
+        (resource_version, id): (ResourceVersion, StateId),
     ) -> Self {
         Self {
             resource,
             store,
             resource_version,
+            id,
         }
+    }
+
+    /// Names what it holds, together with [`Self::resource_version`].
+    pub fn id(&self) -> StateId {
+        self.id
     }
 
     /// The version this is the state of.
@@ -397,7 +420,7 @@ mod tests {
         for (place, what) in objects.iter().enumerate() {
             store.insert(Arc::new(pod(what, place as u64 + 1)));
         }
-        Snapshot::new(pods(), store, rv(100))
+        Snapshot::new(pods(), store, (rv(100), StateId::next()))
     }
 
     #[test]
@@ -478,5 +501,25 @@ mod tests {
         store.remove("a/y");
         store.remove("a/z");
         assert_eq!((store.bytes(), store.len()), (0, 0));
+    }
+
+    #[test]
+    fn one_name_and_version_never_stand_for_two_states() {
+        let (mut writer, cache) = cache_of(10, &[("a/x", 5), ("a/y", 6)]);
+        let state = |cache: &crate::WatchCache| {
+            let snapshot = cache.snapshot().unwrap();
+            (snapshot.id(), snapshot.resource_version())
+        };
+        let before = state(&cache);
+        assert_eq!(state(&cache), before);
+        writer.delete("a/x", 11);
+        let between = state(&cache);
+        writer.delete("a/y", 11); // they expired together
+        let after = state(&cache);
+        assert_eq!(between.1, after.1);
+        assert_ne!(between.0, after.0);
+        assert_ne!(before.0, between.0);
+        let (_writer, other) = cache_of(11, &[]);
+        assert_ne!(state(&other).0, after.0);
     }
 }

@@ -10,7 +10,7 @@ use crate::event::Change;
 use crate::object::Object;
 use crate::resource_version::ResourceVersion;
 use crate::retention::Retention;
-use crate::store::{Snapshot, Store};
+use crate::store::{Snapshot, StateId, Store};
 use crate::view::View;
 
 use super::Shared;
@@ -20,6 +20,8 @@ use super::Shared;
 pub struct Writer {
     shared: Arc<Shared>,
     store: Store,
+    /// Names what the store holds.
+    id: StateId,
     resource_version: ResourceVersion,
     ready: bool,
     /// Whether the newest event was a deletion and nothing yet tells that it was the last of its
@@ -35,6 +37,7 @@ impl Writer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
             store: Store::new(shared.resource.fields.trigger()),
+            id: StateId::next(),
             resource_version: ResourceVersion::default(),
             ready: false,
             is_amid: false,
@@ -149,6 +152,7 @@ impl Writer {
                 self.store.remove(old.key());
             }
         }
+        self.id = StateId::next();
         self.shared.counters.events_received.bump();
         self.publish_state(resource_version, |view, wake| {
             view.push(resource_version, change, wake)
@@ -228,6 +232,7 @@ impl Writer {
     pub(crate) fn replace_store(&mut self, resource_version: ResourceVersion, store: Store) {
         assert!(resource_version >= self.lowest(), "versions never go back");
         self.store = store;
+        self.id = StateId::next();
         if !self.ready {
             self.shared.touch(&self.shared.last_change);
         }
@@ -276,7 +281,7 @@ impl Writer {
         Snapshot::new(
             Arc::clone(&self.shared.resource),
             self.store.clone(),
-            self.resource_version,
+            (self.resource_version, self.id),
         )
     }
 
