@@ -10,8 +10,8 @@
 //!                                  │                                │
 //!                                  └───────────► Object ◄───────────┘
 //!                                                  │
-//!  event_frame, error_frame, BookmarkTemplate::frame, list_head, append_list_item, list_tail,
-//!  get_body
+//!                                  │
+//!                         Form, what is sent of it ─► single object, list, watch frame, bookmark
 //! ```
 
 use std::ops::Range;
@@ -27,15 +27,18 @@ mod bookmark;
 #[doc(hidden)]
 pub mod door;
 mod event;
+mod form;
 mod frames;
 mod json;
 pub(crate) mod lift;
 mod list;
+mod metadata;
 mod protobuf;
 mod version;
 
 pub use bookmark::BookmarkTemplate;
 pub use event::{append_event_frame, decode_event, decode_status, error_frame, event_frame};
+pub use form::{Extent, Form, MetaVersion};
 pub use frames::{FrameError, FrameSplitter};
 use lift::{Lifted, Patched};
 pub use list::{ListMeta, append_list_item, decode_list, list_head, list_item_len, list_tail};

@@ -2,9 +2,10 @@
 //!
 //! Owns the version before and after, and the frames built from them. It refuses to know who
 //! watches: a selection asks [`Event::transition`] what the change means to it. Each of the three
-//! possible frames is built at most once, by whoever asks first, and the bytes are shared from then
-//! on. Built frames are weighed in a counter of the window, so that they count against the history
-//! budget; dropping the event gives the weight back.
+//! possible frames is built at most once per form, by whoever asks first, and the bytes are shared
+//! from then on. Frames of metadata have a place only once somebody asks for one. Built frames are
+//! weighed in a counter of the window, so that they count against the history budget; dropping the
+//! event gives the weight back.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::encoding::{EventType, event_frame};
+use crate::encoding::{Encoding, EventType, Extent, Form, MetaVersion};
 use crate::interest::KeyRef;
 use crate::object::Object;
 use crate::resource_version::ResourceVersion;
@@ -48,11 +49,19 @@ pub(crate) struct Event {
     resource_version: ResourceVersion,
     change: Change,
     arrived: Instant,
+    whole: Frames,
+    /// Two encodings of two versions.
+    metadata: OnceLock<Box<[Frames; 4]>>,
+    /// Sum of the built frames of all living events of one window.
+    frame_bytes: Arc<AtomicUsize>,
+}
+
+/// The frames of an event in one form.
+#[derive(Debug, Default)]
+struct Frames {
     added: OnceLock<Bytes>,
     modified: OnceLock<Bytes>,
     deleted: OnceLock<Bytes>,
-    /// Sum of the built frames of all living events of one window.
-    frame_bytes: Arc<AtomicUsize>,
 }
 
 impl Event {
@@ -65,9 +74,8 @@ impl Event {
             resource_version,
             change,
             arrived: Instant::now(),
-            added: OnceLock::new(),
-            modified: OnceLock::new(),
-            deleted: OnceLock::new(),
+            whole: Frames::default(),
+            metadata: OnceLock::new(),
             frame_bytes: Arc::clone(frame_bytes),
         }
     }
@@ -135,20 +143,21 @@ impl Event {
     }
 
     /// The whole watch frame for `transition`; `None` for nothing.
-    pub(crate) fn frame(&self, transition: Transition) -> Option<&Bytes> {
+    pub(crate) fn frame(&self, form: Form, transition: Transition) -> Option<&Bytes> {
+        let frames = self.frames(form);
         let (memo, event_type) = match transition {
-            Transition::Added => (&self.added, EventType::Added),
-            Transition::Modified => (&self.modified, EventType::Modified),
-            Transition::Deleted => (&self.deleted, EventType::Deleted),
+            Transition::Added => (&frames.added, EventType::Added),
+            Transition::Modified => (&frames.modified, EventType::Modified),
+            Transition::Deleted => (&frames.deleted, EventType::Deleted),
             Transition::Nothing => return None,
         };
         Some(memo.get_or_init(|| {
             let frame = match (transition, &self.change) {
                 (Transition::Deleted, Change::Removed { last, .. }) => {
-                    event_frame(event_type, last)
+                    form.event_frame(event_type, last)
                 }
                 // The selection lost sight of it: the old body with the version of this event.
-                (Transition::Deleted, Change::Updated { old, .. }) => event_frame(
+                (Transition::Deleted, Change::Updated { old, .. }) => form.event_frame(
                     event_type,
                     &old.with_resource_version(self.resource_version),
                 ),
@@ -160,23 +169,48 @@ impl Event {
                     Change::Created { new }
                     | Change::Updated { new, .. }
                     | Change::Removed { last: new, .. },
-                ) => event_frame(event_type, new),
+                ) => form.event_frame(event_type, new),
             };
             self.frame_bytes.fetch_add(frame.len(), Ordering::Relaxed);
             frame
         }))
     }
+
+    fn frames(&self, form: Form) -> &Frames {
+        let Extent::Metadata(version) = form.extent else {
+            return &self.whole;
+        };
+        let metadata = self.metadata.get_or_init(|| {
+            self.frame_bytes
+                .fetch_add(size_of::<[Frames; 4]>(), Ordering::Relaxed);
+            Box::default()
+        });
+        match (form.encoding, version) {
+            (Encoding::Json, MetaVersion::V1) => &metadata[0],
+            (Encoding::Json, MetaVersion::V1Beta1) => &metadata[1],
+            (Encoding::Protobuf, MetaVersion::V1) => &metadata[2],
+            (Encoding::Protobuf, MetaVersion::V1Beta1) => &metadata[3],
+        }
+    }
+}
+
+impl Frames {
+    fn bytes(&self) -> usize {
+        [&self.added, &self.modified, &self.deleted]
+            .into_iter()
+            .filter_map(|memo| memo.get())
+            .map(Bytes::len)
+            .sum()
+    }
 }
 
 impl Drop for Event {
     fn drop(&mut self) {
-        let built = [&self.added, &self.modified, &self.deleted];
-        let bytes = built
-            .iter()
-            .filter_map(|memo| memo.get())
-            .map(Bytes::len)
-            .sum();
-        self.frame_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let metadata = self.metadata.get().map_or(0, |frames| {
+            size_of_val(&**frames) + frames.iter().map(Frames::bytes).sum::<usize>()
+        });
+        self.frame_bytes
+            .fetch_sub(self.whole.bytes() + metadata, Ordering::Relaxed);
     }
 }
 
@@ -184,6 +218,8 @@ impl Drop for Event {
 mod tests {
     use super::*;
     use crate::testing::{pod, rv};
+
+    const JSON: Form = Form::whole(Encoding::Json);
 
     fn event(change: Change) -> (Event, Arc<AtomicUsize>) {
         let frame_bytes = Arc::default();
@@ -231,7 +267,7 @@ mod tests {
     #[test]
     fn leaving_a_selection_carries_the_old_body_at_the_new_version() {
         let (event, _) = update("a/x @n1 +old", "a/x @n2 +new");
-        let frame = event.frame(Transition::Deleted).unwrap();
+        let frame = event.frame(JSON, Transition::Deleted).unwrap();
         let expected = crate::testing::pod_json("a/x @n1 +old", 9);
         assert_eq!(
             frame,
@@ -246,7 +282,7 @@ mod tests {
             old,
             last: Arc::clone(&last),
         });
-        let frame = event.frame(Transition::Deleted).unwrap();
+        let frame = event.frame(JSON, Transition::Deleted).unwrap();
         assert!(
             frame
                 .windows(last.bytes().len())
@@ -257,13 +293,34 @@ mod tests {
     #[test]
     fn a_frame_is_built_once_and_weighed_while_the_event_lives() {
         let (event, frame_bytes) = update("a/x @n1", "a/x @n2");
-        assert_eq!(event.frame(Transition::Nothing), None);
+        assert_eq!(event.frame(JSON, Transition::Nothing), None);
         assert_eq!(frame_bytes.load(Ordering::Relaxed), 0);
-        let first = event.frame(Transition::Modified).unwrap().clone();
-        let second = event.frame(Transition::Modified).unwrap();
+        let first = event.frame(JSON, Transition::Modified).unwrap().clone();
+        let second = event.frame(JSON, Transition::Modified).unwrap();
         assert_eq!(first.as_ptr(), second.as_ptr());
-        let left = event.frame(Transition::Deleted).unwrap().len();
+        let left = event.frame(JSON, Transition::Deleted).unwrap().len();
         assert_eq!(frame_bytes.load(Ordering::Relaxed), first.len() + left);
+        drop(event);
+        assert_eq!(frame_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn frames_of_metadata_are_built_once_per_form_and_weighed() {
+        let (event, frame_bytes) = update("a/x @n1", "a/x @n1 +new");
+        let form = |version| Form {
+            encoding: Encoding::Json,
+            extent: Extent::Metadata(version),
+        };
+        let whole = event.frame(JSON, Transition::Modified).unwrap().len();
+        let frames = [MetaVersion::V1, MetaVersion::V1Beta1].map(|version| {
+            let first = event.frame(form(version), Transition::Modified).unwrap();
+            let second = event.frame(form(version), Transition::Modified).unwrap();
+            assert_eq!(first.as_ptr(), second.as_ptr());
+            first.clone()
+        });
+        assert_ne!(frames[0], frames[1]);
+        let weight = whole + frames[0].len() + frames[1].len() + size_of::<[Frames; 4]>();
+        assert_eq!(frame_bytes.load(Ordering::Relaxed), weight);
         drop(event);
         assert_eq!(frame_bytes.load(Ordering::Relaxed), 0);
     }

@@ -36,6 +36,7 @@ pub struct Object {
     namespace_len: u32,
     labels: u32,
     encoding: Encoding,
+    custom: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +105,7 @@ impl Object {
             namespace_len: namespace.end,
             labels: small(lifted.labels.len()),
             encoding,
+            custom: lifted.custom,
             text: block.text.into(),
             parts: block.parts.into(),
         })
@@ -174,6 +176,11 @@ impl Object {
     /// The full single-object encoding.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// Whether it is a custom resource, so that its JSON has sorted keys.
+    pub(crate) fn is_custom(&self) -> bool {
+        self.custom
     }
 
     /// What of the bytes stands in a list: of protobuf the message without its envelope, of JSON

@@ -20,7 +20,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use tokio::time::{Instant, Sleep};
 
-use crate::encoding::{EventType, append_event_frame};
+use crate::encoding::{EventType, Form};
 use crate::error::CacheError;
 use crate::event::Event;
 use crate::interest::{Interest, Selection};
@@ -70,6 +70,7 @@ pub struct Watcher {
     shared: Arc<Shared>,
     selection: Box<Selection>,
     interest: Interest,
+    form: Form,
     /// `None` once ended.
     seat: Option<Seat>,
     /// Events and bookmarks up to here are not for this client.
@@ -136,6 +137,7 @@ impl Watcher {
             (true, false) => next_bookmark(now, deadline),
         };
         Ok(Self {
+            form: Form::whole(shared.encoding),
             shared,
             selection: Box::new(selection),
             interest,
@@ -149,6 +151,21 @@ impl Watcher {
             is_live: false,
             arrived: None,
         })
+    }
+
+    /// The same watch, its objects sent in `form`; without this, as they are held.
+    ///
+    /// # Panics
+    /// If the objects cannot be given in that form: see [`Form::suits`].
+    #[must_use]
+    pub fn in_form(mut self, form: Form) -> Self {
+        assert!(
+            form.suits(&self.shared.resource, self.shared.encoding),
+            "{form:?} cannot be had from {:?}",
+            self.shared.encoding
+        );
+        self.form = form;
+        self
     }
 
     /// When the oldest event among the frames yielded since the last call arrived from the
@@ -166,7 +183,8 @@ impl Watcher {
         let mut last = None;
         let mut full = false;
         for object in initial.snapshot.iter_from(&self.selection, &initial.from) {
-            append_event_frame(EventType::Added, object, batch.buffer());
+            self.form
+                .append_event_frame(EventType::Added, object, batch.buffer());
             self.delivered += 1;
             last = Some(object.key());
             if batch.is_full() {
@@ -180,7 +198,8 @@ impl Watcher {
         }
         if initial.end_bookmark {
             let version = initial.snapshot.resource_version();
-            batch.append(&self.shared.template.lock().frame(version, true));
+            let template = self.shared.template.lock();
+            batch.append(&self.form.bookmark_frame(&template, version, true));
         }
         self.initial = None;
     }
@@ -231,7 +250,7 @@ impl Watcher {
             return;
         }
         let transition = event.transition(|object| self.selection.matches(object));
-        if let Some(frame) = event.frame(transition) {
+        if let Some(frame) = event.frame(self.form, transition) {
             batch.append(frame);
             self.delivered += 1;
             if self.is_live {
@@ -247,7 +266,8 @@ impl Watcher {
             return;
         }
         if own > self.start {
-            batch.append(&self.shared.template.lock().frame(own, false));
+            let template = self.shared.template.lock();
+            batch.append(&self.form.bookmark_frame(&template, own, false));
         }
         self.bookmark = next_bookmark(now, self.deadline);
     }

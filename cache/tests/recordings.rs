@@ -14,6 +14,9 @@ use watershed_cache::encoding::{
 use watershed_cache::selector::{FieldSelector, LabelSelector, SelectorError};
 use watershed_cache::{FieldSet, Object, Resource, ResourceVersion};
 
+#[path = "recordings/metadata.rs"]
+mod metadata;
+
 /// A body or frame of one resource, in one encoding or both.
 #[derive(Deserialize)]
 struct Recording {

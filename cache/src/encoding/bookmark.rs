@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::event::frame;
 use super::json::{self, Scanner};
 use super::protobuf::{self, ENVELOPE_TAIL, Reader, bytes_field_len, push_bytes, push_header};
-use super::{DecodeError, Encoding, EventType, WatchEvent, lift};
+use super::{DecodeError, Encoding, EventType, MetaVersion, WatchEvent, lift, metadata};
 use crate::resource::Resource;
 use crate::resource_version::ResourceVersion;
 
@@ -28,6 +28,8 @@ const ANNOTATIONS_JSON: &str = "\"annotations\":{\"k8s.io/initial-events-end\":\
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BookmarkTemplate {
     shape: Shape,
+    /// Whether it writes the time it has not, as apiservers before 1.34 do in JSON.
+    has_null_time: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,18 +77,14 @@ impl BookmarkTemplate {
                 let members = [Member::ResourceVersion];
                 Shape::json((&head, "}"), resource.custom, &members)
             }
-            Encoding::Protobuf => Shape::Protobuf(Message {
-                api_version: resource.api_version(),
-                kind: resource.kind.to_string(),
-                // 1 name, 2 generateName, 3 namespace, 4 selfLink, 5 uid
-                before: vec![0x0a, 0, 0x12, 0, 0x1a, 0, 0x22, 0, 0x2a, 0],
-                // 7 generation, 8 creationTimestamp
-                between: vec![0x38, 0, 0x42, 0],
-                after: Vec::new(),
-                rest: Vec::new(),
-            }),
+            Encoding::Protobuf => {
+                Shape::Protobuf(Message::empty(&resource.api_version(), &resource.kind))
+            }
         };
-        Self { shape }
+        Self {
+            shape,
+            has_null_time: false,
+        }
     }
 
     /// A whole `BOOKMARK` frame.
@@ -107,6 +105,42 @@ impl BookmarkTemplate {
         }
     }
 
+    /// A whole `BOOKMARK` frame around a `PartialObjectMetadata`, at this version and with or
+    /// without the annotation. Its own members are the same for every kind.
+    pub(super) fn metadata_frame(
+        &self,
+        encoding: Encoding,
+        version: MetaVersion,
+        (resource_version, initial_events_end): (ResourceVersion, bool),
+    ) -> Bytes {
+        let api_version = version.api_version();
+        match encoding {
+            Encoding::Json => {
+                let time = if self.has_null_time {
+                    ",\"creationTimestamp\":null"
+                } else {
+                    ""
+                };
+                let annotations = if initial_events_end {
+                    format!(",{ANNOTATIONS_JSON}")
+                } else {
+                    String::new()
+                };
+                let kind = metadata::KIND;
+                let object = format!(
+                    "{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":\
+                     {{\"resourceVersion\":\"{resource_version}\"{time}{annotations}}}}}"
+                );
+                frame(encoding, EventType::Bookmark, object.as_bytes())
+            }
+            Encoding::Protobuf => {
+                let message = Message::empty(api_version, metadata::KIND);
+                let object = message.object(resource_version, initial_events_end);
+                frame(encoding, EventType::Bookmark, &object)
+            }
+        }
+    }
+
     /// Reads the object of a JSON bookmark.
     pub(super) fn learn_json(resource: &Resource, object: &str) -> Result<WatchEvent, DecodeError> {
         let mut scanner = Scanner::new(object.as_bytes())?;
@@ -122,7 +156,13 @@ impl BookmarkTemplate {
         let around = (&object[..metadata.start], &object[metadata.end..]);
         let (members, resource_version, initial_events_end) = metadata_json(&object[metadata])?;
         let shape = Shape::json(around, resource.custom, &members);
-        let template = Self { shape };
+        let has_null_time = members.iter().any(
+            |member| matches!(member, Member::Other(key, "null") if key == "creationTimestamp"),
+        );
+        let template = Self {
+            shape,
+            has_null_time,
+        };
         Ok(WatchEvent::Bookmark {
             resource_version,
             initial_events_end,
@@ -158,6 +198,7 @@ impl BookmarkTemplate {
             seen.ok_or(DecodeError::Field("metadata.resourceVersion"))?;
         let template = Self {
             shape: Shape::Protobuf(message),
+            has_null_time: false,
         };
         Ok(WatchEvent::Bookmark {
             resource_version,
@@ -274,6 +315,20 @@ fn ordered<'m>(members: &'m [Member<'m>], annotated: bool, custom: bool) -> Vec<
 }
 
 impl Message {
+    /// Kind and zero metadata only.
+    fn empty(api_version: &str, kind: &str) -> Self {
+        Self {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            // 1 name, 2 generateName, 3 namespace, 4 selfLink, 5 uid
+            before: vec![0x0a, 0, 0x12, 0, 0x1a, 0, 0x22, 0, 0x2a, 0],
+            // 7 generation, 8 creationTimestamp
+            between: vec![0x38, 0, 0x42, 0],
+            after: Vec::new(),
+            rest: Vec::new(),
+        }
+    }
+
     /// Takes the fields of ObjectMeta apart. Returns resource version, if any, and whether the
     /// initial events end.
     fn learn_metadata(

@@ -188,12 +188,7 @@ pub fn event_frame(event_type: EventType, object: &Object) -> Bytes {
 
 /// Appends a whole watch frame.
 pub fn append_event_frame(event_type: EventType, object: &Object, out: &mut BytesMut) {
-    out.reserve(frame_len(
-        object.encoding(),
-        event_type,
-        object.bytes().len(),
-    ));
-    push_frame(object.encoding(), event_type, object.bytes(), out);
+    append_frame(object.encoding(), event_type, object.bytes(), out);
 }
 
 /// A whole `ERROR` frame around an encoded Status: JSON without newline, or protobuf with its
@@ -207,6 +202,17 @@ pub(super) fn frame(encoding: Encoding, event_type: EventType, full: &[u8]) -> B
     let mut out = Vec::with_capacity(frame_len(encoding, event_type, full.len()));
     push_frame(encoding, event_type, full, &mut out);
     out.into()
+}
+
+/// Appends a whole frame around a full single-object encoding.
+pub(super) fn append_frame(
+    encoding: Encoding,
+    event_type: EventType,
+    full: &[u8],
+    out: &mut BytesMut,
+) {
+    out.reserve(frame_len(encoding, event_type, full.len()));
+    push_frame(encoding, event_type, full, out);
 }
 
 const JSON_START: &[u8] = b"{\"type\":\"";

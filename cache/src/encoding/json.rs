@@ -20,7 +20,7 @@ mod walk;
 
 pub(super) use escape::unescape;
 pub(super) use object::{
-    check_kind, has_type_meta, lift, lift_scanned, replace_resource_version, scan_object,
+    check_kind, has_type_meta, lift, lift_scanned, metadata, replace_resource_version, scan_object,
     without_type_meta,
 };
 
@@ -77,6 +77,28 @@ impl<'a> Scanner<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The value of the first member of this name in the object the scanner stands at. What follows
+    /// it is neither read nor checked.
+    pub(super) fn member(&mut self, name: &str) -> Result<Option<Range<usize>>, DecodeError> {
+        self.expect(b'{', "JSON object")?;
+        if self.token() == Some(b'}') {
+            return Ok(None);
+        }
+        loop {
+            let key = self.key()?;
+            let is_it = unescape(&self.text[key]) == name;
+            let value = self.skip()?;
+            if is_it {
+                return Ok(Some(value));
+            }
+            match self.token() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => return Ok(None),
+                _ => return Err(self.malformed("JSON object")),
+            }
+        }
     }
 
     /// Walks an array, calling `element` with the scanner at each value; `element` must consume the

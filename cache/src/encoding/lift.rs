@@ -55,6 +55,8 @@ pub(crate) struct Lifted<'a> {
     pub(crate) resource_version_at: Range<usize>,
     /// What of the encoding stands in a list; see [`Object::item`](crate::object::Object::item).
     pub(crate) item: Range<usize>,
+    /// Whether it is a custom resource.
+    pub(crate) custom: bool,
 }
 
 impl Lifted<'_> {

@@ -259,16 +259,34 @@ pub fn list_head(
     meta: &ListMeta<'_>,
     items_len: usize,
 ) -> Bytes {
+    let api_version = resource.api_version();
+    if encoding == Encoding::Json && resource.custom {
+        return format!("{{\"apiVersion\":\"{api_version}\",\"items\":[").into();
+    }
+    plain_head(
+        encoding,
+        (&api_version, &resource.list_kind()),
+        meta,
+        items_len,
+    )
+}
+
+/// The head of a list that Go writes from a struct, of this apiVersion and kind.
+pub(super) fn plain_head(
+    encoding: Encoding,
+    of: (&str, &str),
+    meta: &ListMeta<'_>,
+    items_len: usize,
+) -> Bytes {
     match encoding {
-        Encoding::Json => json_head(resource, meta).into(),
-        Encoding::Protobuf => protobuf_head(resource, meta, items_len).into(),
+        Encoding::Json => json_head(of, meta).into(),
+        Encoding::Protobuf => protobuf_head(of, meta, items_len).into(),
     }
 }
 
 /// What a list body ends with.
 pub fn list_tail(encoding: Encoding, resource: &Resource, meta: &ListMeta<'_>) -> Bytes {
     match (encoding, resource.custom) {
-        (Encoding::Json, false) => Bytes::from_static(b"]}\n"),
         (Encoding::Json, true) => {
             let remaining = remaining_json(meta);
             let continue_token = meta.continue_token.unwrap_or_default();
@@ -279,16 +297,20 @@ pub fn list_tail(encoding: Encoding, resource: &Resource, meta: &ListMeta<'_>) -
             )
             .into()
         }
-        (Encoding::Protobuf, _) => Bytes::from_static(ENVELOPE_TAIL),
+        (Encoding::Json | Encoding::Protobuf, _) => plain_tail(encoding),
     }
 }
 
-fn json_head(resource: &Resource, meta: &ListMeta<'_>) -> String {
-    let api_version = resource.api_version();
-    if resource.custom {
-        return format!("{{\"apiVersion\":\"{api_version}\",\"items\":[");
-    }
-    let (kind, version) = (resource.list_kind(), meta.resource_version);
+/// The tail of a list that Go writes from a struct.
+pub(super) fn plain_tail(encoding: Encoding) -> Bytes {
+    Bytes::from_static(match encoding {
+        Encoding::Json => b"]}\n",
+        Encoding::Protobuf => ENVELOPE_TAIL,
+    })
+}
+
+fn json_head((api_version, kind): (&str, &str), meta: &ListMeta<'_>) -> String {
+    let version = meta.resource_version;
     let continue_token = match meta.continue_token {
         Some(token) if !token.is_empty() => format!(",\"continue\":\"{token}\""),
         Some(_) | None => String::new(),
@@ -306,7 +328,11 @@ fn remaining_json(meta: &ListMeta<'_>) -> String {
         .unwrap_or_default()
 }
 
-fn protobuf_head(resource: &Resource, meta: &ListMeta<'_>, items_len: usize) -> Vec<u8> {
+fn protobuf_head(
+    (api_version, kind): (&str, &str),
+    meta: &ListMeta<'_>,
+    items_len: usize,
+) -> Vec<u8> {
     let version = meta.resource_version.to_string();
     let continue_token = meta.continue_token.unwrap_or_default();
     let mut list_meta = Vec::with_capacity(32 + continue_token.len());
@@ -319,12 +345,7 @@ fn protobuf_head(resource: &Resource, meta: &ListMeta<'_>, items_len: usize) -> 
     }
     let mut head = Vec::with_capacity(64 + list_meta.len());
     let raw_len = bytes_field_len(list_meta.len()) + items_len;
-    protobuf::push_envelope(
-        &mut head,
-        &resource.api_version(),
-        &resource.list_kind(),
-        raw_len,
-    );
+    protobuf::push_envelope(&mut head, api_version, kind, raw_len);
     push_bytes(&mut head, 1, &list_meta);
     head
 }

@@ -226,13 +226,19 @@ pub(super) fn push_varint(out: &mut impl BufMut, mut number: u64) {
     out.put_u8(number as u8);
 }
 
-/// Appends key and length of a length-delimited field below number 16; the payload follows.
+/// Appends key and length of a length-delimited field; the payload follows.
 pub(super) fn push_header(out: &mut impl BufMut, number: u8, len: usize) {
-    out.put_u8(number << 3 | 2);
+    push_varint(out, u64::from(number) << 3 | 2);
     push_varint(out, len as u64);
 }
 
-/// Appends a length-delimited field below number 16.
+/// Appends an integer field.
+pub(super) fn push_number(out: &mut impl BufMut, number: u8, value: u64) {
+    push_varint(out, u64::from(number) << 3);
+    push_varint(out, value);
+}
+
+/// Appends a length-delimited field.
 pub(super) fn push_bytes(out: &mut impl BufMut, number: u8, payload: &[u8]) {
     push_header(out, number, payload.len());
     out.put_slice(payload);

@@ -60,6 +60,7 @@ pub(in crate::encoding) fn lift_scanned<'a>(
         fields: lift::fields(&resource.fields, &values)?,
         resource_version_at: at.start - span.start..at.end - span.start,
         item,
+        custom: resource.custom,
     })
 }
 
@@ -163,6 +164,15 @@ pub(in crate::encoding) fn without_type_meta(full: &[u8]) -> String {
     walked.expect("the object was scanned when it was decoded");
     members.push('}');
     members
+}
+
+/// The metadata of an object, where the apiserver writes it: near the start.
+pub(in crate::encoding) fn metadata(full: &[u8]) -> &str {
+    let decoded = "the object was scanned when it was decoded";
+    let mut scanner = Scanner::new(full).expect(decoded);
+    let metadata = scanner.member("metadata").expect(decoded);
+    let at = metadata.expect("an object without metadata has no name and is refused");
+    &scanner.text()[at]
 }
 
 /// The same object with another resource version.

@@ -111,6 +111,7 @@ pub(in crate::encoding) fn lift_message<'a>(
         fields: lift::fields(&resource.fields, &values)?,
         resource_version_at: at,
         item: message,
+        custom: resource.custom,
     })
 }
 
