@@ -6,6 +6,7 @@ use crate::watch_cache::Options;
 use super::*;
 
 mod bookmarks;
+mod forms;
 mod wakeups;
 
 /// The next item after waiting for it, as lines.
