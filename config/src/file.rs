@@ -381,6 +381,9 @@ pub(crate) struct Limits {
     /// Bytes of lists and initial events in flight to all clients together. Further requests get
     /// 429 with a Retry-After. At least 1Mi.
     pub(crate) initial_list_bytes: Quantity,
+    /// Bytes of compressed lists remembered, so that clients that ask the same get one compression. A
+    /// list that would take more than a quarter of it is compressed for each. 0 remembers none.
+    pub(crate) compressed_lists: Quantity,
     /// Time for a TLS handshake. From 1s to 1m.
     pub(crate) handshake_timeout: Time,
     /// Time for the header of a request; the default is the apiserver's. From 1s to 5m.
@@ -409,6 +412,7 @@ impl Default for Limits {
             connections: 250_000,
             watches_per_connection: 250,
             initial_list_bytes: Quantity(GI / 4),
+            compressed_lists: Quantity(64 * MI),
             handshake_timeout: Time::seconds(10),
             header_timeout: Time::seconds(32),
             header_bytes: Quantity(64 * KI),

@@ -164,6 +164,9 @@ pub struct Limits {
     /// Bytes of lists and initial events in flight to all clients together. Default 256 MiB.
     /// Further requests get 429 with a Retry-After.
     pub initial_list_bytes: u64,
+    /// Bytes of compressed lists remembered. Default 64 MiB. A list that would take more than a
+    /// quarter of it is compressed for each client.
+    pub compressed_lists: u64,
     /// Time for a TLS handshake. Default 10 s. The connection is closed at its end.
     pub handshake_timeout: Duration,
     /// Time for the header of a request. Default 32 s, as the apiserver.

@@ -328,6 +328,7 @@ impl Check<'_> {
             connections: connections?,
             watches_per_connection: watches?,
             initial_list_bytes: initial_list_bytes?,
+            compressed_lists: file.compressed_lists.0,
             handshake_timeout: handshake?,
             header_timeout: header?,
             header_bytes: header_bytes?,
