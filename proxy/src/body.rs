@@ -16,7 +16,7 @@ use futures_util::Stream;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::{
-    serve::{ListBody, WatchBody},
+    serve::{Content, WatchBody},
     upstream::ResponseBody,
 };
 
@@ -32,8 +32,8 @@ pub(crate) enum Body {
     Upstream(ResponseBody),
     /// What a client sends, streamed through, trailers included.
     Client(Incoming),
-    /// A list from the cache.
-    List(Box<ListBody>),
+    /// A long object or a list from the cache.
+    Content(Box<Content>),
     /// A watch from the cache.
     Watch(Box<WatchBody>),
     /// Any other source; for what is not hot.
@@ -52,6 +52,9 @@ pub(crate) enum BodyError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The work of writing it was lost.
+    #[error("the body could not be written")]
+    Lost,
 }
 
 impl Body {
@@ -75,7 +78,7 @@ impl Body {
             Self::Full(Some(bytes)) => Some(Self::Full(Some(bytes.clone()))),
             Self::Upstream(_)
             | Self::Client(_)
-            | Self::List(_)
+            | Self::Content(_)
             | Self::Watch(_)
             | Self::Stream(_) => None,
         }
@@ -108,7 +111,7 @@ impl HttpBody for Body {
             Self::Client(body) => Pin::new(body)
                 .poll_frame(context)
                 .map_err(BodyError::Sender),
-            Self::List(list) => Poll::Ready(list.chunk().map(|it| Ok(Frame::data(it)))),
+            Self::Content(content) => Poll::Ready(content.piece().map(|it| Ok(Frame::data(it)))),
             Self::Watch(watch) => watch
                 .poll_frames(context)
                 .map(|frames| frames.map(|it| Ok(Frame::data(it)))),
@@ -125,7 +128,7 @@ impl HttpBody for Body {
             Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Self::Upstream(body) => body.is_end_stream(),
             Self::Client(body) => body.is_end_stream(),
-            Self::List(_) | Self::Watch(_) | Self::Stream(_) => false,
+            Self::Content(_) | Self::Watch(_) | Self::Stream(_) => false,
         }
     }
 
@@ -135,7 +138,7 @@ impl HttpBody for Body {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Self::Upstream(body) => body.size_hint(),
             Self::Client(body) => body.size_hint(),
-            Self::List(_) | Self::Watch(_) | Self::Stream(_) => SizeHint::default(),
+            Self::Content(_) | Self::Watch(_) | Self::Stream(_) => SizeHint::default(),
         }
     }
 }
@@ -147,7 +150,7 @@ impl std::fmt::Debug for Body {
             Self::Full(_) => "Full",
             Self::Upstream(_) => "Upstream",
             Self::Client(_) => "Client",
-            Self::List(_) => "List",
+            Self::Content(_) => "Content",
             Self::Watch(_) => "Watch",
             Self::Stream(_) => "Stream",
         })

@@ -38,7 +38,7 @@ use crate::{
     negotiate::{Action, Endpoint, negotiate},
     passthrough::Passthrough,
     request::{self, Query, RequestInfo, Verb},
-    serve::{self, Instead, Read, Reason, answer::Answerer},
+    serve::{self, Compressor, Instead, Read, Reason, Representation, answer::Answerer},
     shared_reads::{Bounds, Shared, SharedKey, SharedReads},
     status::{ErrorFormat, Status},
     upstream::Upstream,
@@ -57,6 +57,7 @@ pub(crate) struct Handler {
     pub(crate) caches: Caches,
     pub(crate) passthrough: Passthrough,
     pub(crate) shared_reads: SharedReads,
+    pub(crate) compressor: Compressor,
     pub(crate) metrics: Metrics,
     pub(crate) live: watch::Receiver<Arc<Live>>,
     pub(crate) drain: Drain,
@@ -78,8 +79,8 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// What it reads of `resource` and in which encoding.
-    fn read(&self, resource: &Resource) -> Result<(Encoding, Read), Instead> {
+    /// What it reads of `resource` and how the answer is to be written.
+    fn read(&self, resource: &Resource) -> Result<(Representation, Read), Instead> {
         let action = match self.info.verb {
             Verb::List => Action::List,
             Verb::Watch => Action::Watch,
@@ -89,9 +90,11 @@ impl Asked<'_> {
             action,
             custom: resource.custom,
         };
-        let encoding = serve::encoding(negotiate(self.request.headers(), self.query, endpoint))?;
+        let headers = self.request.headers();
+        let negotiated = negotiate(headers, self.query, endpoint);
+        let representation = Representation::of(negotiated, headers, action)?;
         let read = Read::classify(self.info, self.query, resource, true)?;
-        Ok((encoding, read))
+        Ok((representation, read))
     }
 }
 
@@ -230,15 +233,21 @@ impl Handler {
                 )));
             }
         };
-        let (encoding, mut read) = match read {
+        let (representation, mut read) = match read {
             Ok(read) => read,
             Err(status) => return Ok(Answered::cached(local(*status, errors))),
         };
         debug_assert!(permit.covers(info), "a permit is for one request");
-        let key = CacheKey { gvr, encoding };
+        let key = CacheKey {
+            gvr,
+            encoding: representation.held(&resource),
+        };
+        let encoding = representation.form.encoding;
         let cached = match self.caches.find(&key).await {
             Ok(cached) => cached,
-            Err(Uncached::NotReady) => return self.unready(asked, permit, (&key, &read)).await,
+            Err(Uncached::NotReady) => {
+                return self.unready(asked, permit, (&key, encoding, &read)).await;
+            }
             Err(why) => return Err(Reason::Uncached(why)),
         };
         if !cached.cache.watch_list_enabled() {
@@ -252,15 +261,17 @@ impl Handler {
         }
         let answerer = Answerer {
             cached: &cached,
+            representation,
             errors,
             connection: asked.connection,
             metrics: &self.metrics,
             patience: live.limits.consistent_read_timeout,
+            compressor: (&self.compressor, live.limits.compressed_lists),
         };
         match answerer.answer(&permit, read.clone()).await {
             Ok(response) => Ok(Answered::cached(response)),
             Err(Reason::Uncached(Uncached::NotReady)) => {
-                self.unready(asked, permit, (&key, &read)).await
+                self.unready(asked, permit, (&key, encoding, &read)).await
             }
             Err(reason) => {
                 let shared = SharedKey::new(request, encoding, info.verb == Verb::List);
@@ -275,14 +286,14 @@ impl Handler {
         &self,
         asked: &Asked<'_>,
         permit: Permit,
-        (key, read): (&CacheKey, &Read),
+        (key, encoding, read): (&CacheKey, Encoding, &Read),
     ) -> Result<Answered, Reason> {
         if !read.is_forwarded_unready(asked.info) {
             let status = Status::initializing(self.caches.unready_for(key));
             return Ok(Answered::cached(local(status, asked.errors)));
         }
         let is_list = asked.info.verb == Verb::List;
-        let shared = SharedKey::new(asked.request, key.encoding, is_list);
+        let shared = SharedKey::new(asked.request, encoding, is_list);
         let reason = Reason::Uncached(Uncached::NotReady);
         let lowest = ResourceVersion::default();
         self.share(asked, permit, (shared, lowest), reason).await

@@ -1,4 +1,5 @@
-//! A short, bounded memory of answers that are costly to get: token and access reviews.
+//! A short, bounded memory of answers that are costly to get: token and access reviews, compressed
+//! lists.
 //!
 //! Owns expiry per answer, the bound in bytes, and single flight: callers that ask the same while
 //! an answer is being fetched wait for that one. A caller that goes away hands the fetching on to
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use moka::Expiry;
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 use tokio::time::Instant;
 
 /// Answers by key. Keys are compared in full.
@@ -59,12 +61,34 @@ where
 {
     /// A memory of at most `bytes_max`; beyond it the least useful answers are forgotten.
     pub(crate) fn new(bytes_max: u64) -> Self {
+        Self::with(bytes_max, EvictionPolicy::tiny_lfu())
+    }
+
+    /// The same for questions that are soon asked no more: beyond the limit the answers least
+    /// recently used are forgotten, however often they were used before.
+    pub(crate) fn of_recent(bytes_max: u64) -> Self {
+        Self::with(bytes_max, EvictionPolicy::lru())
+    }
+
+    fn with(bytes_max: u64, policy: EvictionPolicy) -> Self {
         let answers = Cache::builder()
             .max_capacity(bytes_max)
             .weigher(|_, answer: &Arc<Answer<V>>| answer.bytes)
+            .eviction_policy(policy)
             .expire_after(ByAnswer)
             .build();
         Self { answers }
+    }
+
+    /// What is remembered, in bytes; what came and went in the last moments may not be counted yet.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.answers.weighted_size()
+    }
+
+    /// Does the counting that is otherwise done in passing.
+    #[cfg(test)]
+    pub(crate) async fn settle(&self) {
+        self.answers.run_pending_tasks().await;
     }
 
     /// The answer for `key`: remembered, or fetched once for everybody who asks meanwhile.

@@ -159,6 +159,10 @@ pub(crate) struct Metrics {
     pub(crate) heartbeats: Family<OutcomeLabels, Counter>,
     /// Watchers that are behind by more than what a healthy client leaves unread.
     pub(crate) slow_watchers: Gauge,
+    /// Long answers from the cache that were sent as gzip: `compressed`, `shared`, `streamed`.
+    pub(crate) compressed: Family<OutcomeLabels, Counter>,
+    /// Bytes of compressed answers that are remembered.
+    pub(crate) compressed_bytes: Gauge,
     /// Authorization decisions by where they came from.
     pub(crate) authorization: Family<AuthorizationLabels, Counter>,
 }
@@ -200,6 +204,8 @@ impl Metrics {
             watch_delivery_seconds: Histogram::new(DELIVERY_BUCKETS),
             heartbeats: Family::default(),
             slow_watchers: Gauge::default(),
+            compressed: Family::default(),
+            compressed_bytes: Gauge::default(),
             authorization: Family::default(),
         };
         let mut registry = Registry::with_prefix("watershed");
@@ -256,6 +262,16 @@ impl Metrics {
             "slow_watchers",
             "Watchers that are behind",
             it.slow_watchers,
+        );
+        to.register(
+            "compressed_lists",
+            "Long answers sent as gzip, by outcome",
+            it.compressed,
+        );
+        to.register(
+            "compressed_list_bytes",
+            "Bytes of compressed answers remembered",
+            it.compressed_bytes,
         );
         to.register("authorization", "Authorization decisions", it.authorization);
     }

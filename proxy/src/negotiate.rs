@@ -15,6 +15,7 @@
 mod accept;
 
 use http::{HeaderMap, header};
+use watershed_cache::encoding::MetaVersion;
 
 use self::accept::{Clause, clauses};
 use crate::request::{Query, parse_bool};
@@ -62,15 +63,6 @@ pub(crate) enum Transform {
     PartialObjectMetadata(MetaVersion),
     /// `as=PartialObjectMetadataList`.
     PartialObjectMetadataList(MetaVersion),
-}
-
-/// A version of the group `meta.k8s.io`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum MetaVersion {
-    /// `v1`.
-    V1,
-    /// `v1beta1`.
-    V1Beta1,
 }
 
 /// The form of the answer to one request.
@@ -183,6 +175,15 @@ pub(crate) fn negotiate(
         *pretty |= prefers_pretty(headers, query);
     }
     Ok(Negotiated { media, transform })
+}
+
+/// Whether a long body may be compressed: the first line names exactly `gzip`, which a quality
+/// spoils (as `responsewriters/writers.go`, 1.36).
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
+    first(headers, header::ACCEPT_ENCODING)
+        .unwrap_or_default()
+        .split(',')
+        .any(|token| token.trim() == "gzip")
 }
 
 impl ErrorFormat {

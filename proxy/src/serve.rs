@@ -20,25 +20,30 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use watershed_cache::{Resource, ResourceVersion, Selection, encoding::Encoding};
+use watershed_cache::{Resource, ResourceVersion, Selection};
 
 use crate::{
     caches::Uncached,
-    negotiate::{Media, Negotiated, NotAcceptable, Transform},
     request::{Doubt, GetOptions, ListOptions, MATCH_NOT_OLDER_THAN, Query, RequestInfo, Verb},
     status::Status,
 };
 
 pub(crate) mod answer;
+mod compress;
+mod content;
 mod fresh;
+mod indent;
 mod list;
 mod page;
+mod representation;
 mod unready;
 mod watch;
 
-pub(crate) use list::ListBody;
+pub(crate) use compress::Compressor;
+pub(crate) use content::Content;
 pub(crate) use page::Page;
 pub(crate) use page::Token;
+pub(crate) use representation::Representation;
 pub(crate) use watch::WatchBody;
 
 /// The limits of `timeoutSeconds` when a client names none: as apiserver `--min-request-timeout`
@@ -52,7 +57,7 @@ pub(crate) enum Reason {
     Doubt(Doubt),
     /// The resource has no ready cache.
     Uncached(Uncached),
-    /// Tables, metadata only, YAML, indented JSON, or an `Accept` the apiserver will refuse.
+    /// Tables, YAML, metadata of a list as that of an object, or an `Accept` the apiserver will refuse.
     Representation,
     /// Options the apiserver will refuse, or a path its router will.
     Invalid,
@@ -166,31 +171,6 @@ impl From<Reason> for Instead {
 impl From<Status> for Instead {
     fn from(status: Status) -> Self {
         Self::Refuse(Box::new(status))
-    }
-}
-
-/// The encoding to answer in, if the cache can give the form that was negotiated.
-pub(crate) fn encoding(form: Result<Negotiated, NotAcceptable>) -> Result<Encoding, Instead> {
-    let form = match form {
-        Ok(form) => form,
-        // This one comes after everything else, the opened watch included.
-        Err(NotAcceptable::Stream) => return Err(Reason::Representation.into()),
-        Err(refused) => {
-            return Err(refused
-                .status()
-                .map_or_else(|| Reason::Representation.into(), Instead::from));
-        }
-    };
-    match form {
-        Negotiated {
-            media: Media::Json { pretty: false },
-            transform: Transform::None,
-        } => Ok(Encoding::Json),
-        Negotiated {
-            media: Media::Protobuf,
-            transform: Transform::None,
-        } => Ok(Encoding::Protobuf),
-        Negotiated { .. } => Err(Reason::Representation.into()),
     }
 }
 

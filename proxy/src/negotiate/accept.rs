@@ -1,6 +1,8 @@
 //! The `Accept` header as goautoneg reads it.
 
-use super::{Media, MetaVersion, Transform};
+use watershed_cache::encoding::MetaVersion;
+
+use super::{Media, Transform};
 
 /// One element of the header.
 pub(super) struct Clause<'a> {

@@ -194,3 +194,27 @@ fn errors_know_no_transforms_and_no_server_versions() {
         );
     }
 }
+
+#[test]
+fn gzip_is_taken_only_from_a_bare_token_of_the_first_line() {
+    let table: [(&[&'static str], bool); 8] = [
+        (&[], false),
+        (&[""], false),
+        (&["gzip"], true),
+        (&["br, gzip"], true),
+        (&["deflate,\tgzip ,br"], true),
+        (&["gzip;q=1.0"], false),
+        (&["GZIP"], false),
+        (&["br", "gzip"], false),
+    ];
+    for (lines, want) in table {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(
+                header::ACCEPT_ENCODING,
+                header::HeaderValue::from_static(line),
+            );
+        }
+        assert_eq!(accepts_gzip(&headers), want, "{lines:?}");
+    }
+}

@@ -11,11 +11,15 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::time::Instant;
 use watershed_cache::{
-    CacheError, Selection, WatchCache, WatchStart, Watcher,
+    CacheError, Selection, Snapshot, WatchCache, WatchStart, Watcher,
     encoding::{self, Encoding, ListMeta},
 };
 
-use super::{Freshness, ListBody, Page, Read, Reason, Start, WatchBody, fresh::Stale};
+use super::{
+    Compressor, Content, Freshness, Page, Read, Reason, Representation, Start, WatchBody,
+    compress::{GZIP_MIN, Part, Question},
+    fresh::Stale,
+};
 use crate::{
     authz::Permit,
     body::Body,
@@ -36,6 +40,8 @@ const LENGTH_KNOWN_MAX: usize = 2048;
 pub(crate) struct Answerer<'a> {
     /// The cache.
     pub(crate) cached: &'a Cached,
+    /// How it is written.
+    pub(crate) representation: Representation,
     /// How errors are written.
     pub(crate) errors: &'a ErrorFormat,
     /// Whose stream it is.
@@ -44,6 +50,8 @@ pub(crate) struct Answerer<'a> {
     pub(crate) metrics: &'a Metrics,
     /// How long a consistent read waits for its proof.
     pub(crate) patience: Duration,
+    /// For long answers, and how many bytes of them may be remembered.
+    pub(crate) compressor: (&'a Compressor, u64),
 }
 
 /// An answer, or why there is none from the cache.
@@ -86,13 +94,22 @@ impl Answerer<'_> {
             Ok(snapshot) => snapshot,
             Err(stale) => return self.stale(stale, Verb::Get),
         };
-        Ok(match snapshot.get(namespace, name) {
-            Some(object) => self.ok(Body::full(encoding::get_body(object))),
-            None => {
-                let resource = self.cache().resource();
-                self.error(Status::not_found(&resource.group, &resource.resource, name))
-            }
-        })
+        let Some(object) = snapshot.get(namespace, name) else {
+            let resource = self.cache().resource();
+            let status = Status::not_found(&resource.group, &resource.resource, name);
+            return Ok(self.error(status));
+        };
+        let Representation { form, pretty, .. } = self.representation;
+        let body = form.get_body(object);
+        if !pretty && body.len() <= GZIP_MIN {
+            return Ok(self.ok(Body::full(body)));
+        }
+        let part = || Part::Object {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let content = Content::object(body, self.representation);
+        self.send(&snapshot, part, content).await
     }
 
     async fn list(&self, freshness: Freshness, selection: &Selection, page: &Page) -> Answer {
@@ -107,12 +124,42 @@ impl Answerer<'_> {
             remaining: cut.remaining,
         };
         let resource = self.cache().resource();
-        let mut list = ListBody::new(resource, self.cache().encoding(), &meta, cut.objects);
-        Ok(self.ok(if list.len() <= LENGTH_KNOWN_MAX {
-            Body::full(list.chunk().unwrap_or_default())
-        } else {
-            Body::List(Box::new(list))
-        }))
+        let part = || Part::List {
+            selection: selection.clone(),
+            page: page.clone(),
+        };
+        let content = Content::list(resource, self.representation, &meta, cut.objects);
+        self.send(&snapshot, part, content).await
+    }
+
+    /// Sends `content`, which is a part of `snapshot`.
+    async fn send(
+        &self,
+        snapshot: &Snapshot,
+        part: impl FnOnce() -> Part,
+        content: Content,
+    ) -> Answer {
+        let mut written = content.clone();
+        if !written.is_longer_than(LENGTH_KNOWN_MAX) {
+            return Ok(self.ok(Body::full(written.whole())));
+        }
+        if !self.representation.gzip || !written.is_longer_than(GZIP_MIN) {
+            return Ok(self.ok(Body::Content(Box::new(written))));
+        }
+        drop(written);
+        let question = Question {
+            state: snapshot.id(),
+            resource_version: snapshot.resource_version(),
+            part: part(),
+            representation: self.representation,
+        };
+        let (compressor, bytes_max) = self.compressor;
+        let compressed = compressor.compress(question, &content, bytes_max).await;
+        let mut response = self.ok(compressed.map_err(|_lost| Reason::Representation)?);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        Ok(response)
     }
 
     async fn watch(
@@ -147,7 +194,7 @@ impl Answerer<'_> {
             },
         };
         match self.cache().watch(selection, start, bookmarks, deadline) {
-            Ok(watcher) => Ok(self.stream(watcher)),
+            Ok(watcher) => Ok(self.stream(watcher.in_form(self.representation.form))),
             Err(CacheError::Expired { requested, oldest }) => {
                 let oldest = oldest.get().saturating_sub(1);
                 Ok(self.error_event(&Status::expired_watch(requested.get(), oldest)))
@@ -205,25 +252,26 @@ impl Answerer<'_> {
 
     /// A stream of one error.
     fn error_event(&self, status: &Status) -> Response<Body> {
-        let encoded = match self.cache().encoding() {
+        let encoding = self.encoding();
+        let encoded = match encoding {
             Encoding::Json => status.json(),
             Encoding::Protobuf => status.protobuf(),
         };
         let encoded = encoded.strip_suffix(b"\n").unwrap_or(&encoded);
-        let frame = encoding::error_frame(self.cache().encoding(), encoded);
+        let frame = encoding::error_frame(encoding, encoded);
         self.streamed(Body::stream(tokio_stream::once(Ok(frame))))
     }
 
     fn streamed(&self, body: Body) -> Response<Body> {
-        head(
-            StatusCode::OK,
-            self.cache().encoding().watch_content_type(),
-            body,
-        )
+        head(StatusCode::OK, self.encoding().watch_content_type(), body)
     }
 
     fn ok(&self, body: Body) -> Response<Body> {
-        head(StatusCode::OK, self.cache().encoding().media_type(), body)
+        head(StatusCode::OK, self.encoding().media_type(), body)
+    }
+
+    fn encoding(&self) -> Encoding {
+        self.representation.form.encoding
     }
 
     fn error(&self, status: Status) -> Response<Body> {

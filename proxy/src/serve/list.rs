@@ -4,72 +4,73 @@
 //! the client takes them, so a list costs references to its objects and one chunk, not its length.
 //! Refuses: to select or to sort. It is given objects of one snapshot in key order.
 //! Invariant: the bytes are exactly those kube-apiserver sends for the same objects
-//! (`watershed_cache::encoding`), and their number is known before the first is sent.
+//! (`watershed_cache::encoding`).
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use watershed_cache::{
     Object, Resource,
-    encoding::{self, Encoding, ListMeta},
+    encoding::{Encoding, Form, ListMeta},
 };
 
 /// What a chunk holds at least, unless it is the last; one object more at most. In bytes.
-const CHUNK: usize = 64 << 10;
+pub(super) const CHUNK: usize = 64 << 10;
 
-/// The rest of a list body.
-pub(crate) struct ListBody {
+/// With fewer objects left, a chunk grows as it is filled. Small lists are many.
+const FEW: usize = 32;
+
+/// The rest of a list body. Clones share the objects.
+#[derive(Clone)]
+pub(super) struct ListBody {
+    form: Form,
     head: Option<Bytes>,
-    objects: std::vec::IntoIter<Arc<Object>>,
+    objects: Arc<Vec<Arc<Object>>>,
+    /// How many of them were written.
+    written: usize,
     tail: Option<Bytes>,
-    is_first: bool,
-    left: usize,
 }
 
 impl ListBody {
     /// The body of a list of `objects`, which `meta` describes.
-    pub(crate) fn new(
+    pub(super) fn new(
         resource: &Resource,
-        encoding: Encoding,
+        form: Form,
         meta: &ListMeta<'_>,
         objects: Vec<Arc<Object>>,
     ) -> Self {
-        let items: usize = objects.iter().map(|it| encoding::list_item_len(it)).sum();
-        let commas = match encoding {
-            Encoding::Json => objects.len().saturating_sub(1),
-            Encoding::Protobuf => 0,
+        // Protobuf writes the length of everything in front.
+        let items = match form.encoding {
+            Encoding::Json => 0,
+            Encoding::Protobuf => objects.iter().map(|it| form.list_item_len(it)).sum(),
         };
-        let head = encoding::list_head(encoding, resource, meta, items);
-        let tail = encoding::list_tail(encoding, resource, meta);
         Self {
-            left: head.len() + items + commas + tail.len(),
-            head: Some(head),
-            objects: objects.into_iter(),
-            tail: Some(tail),
-            is_first: true,
+            head: Some(form.list_head(resource, meta, items)),
+            tail: Some(form.list_tail(resource, meta)),
+            form,
+            objects: Arc::new(objects),
+            written: 0,
         }
     }
 
-    /// Bytes still to come.
-    pub(crate) fn len(&self) -> usize {
-        self.left
-    }
-
     /// The next piece, `None` after the last.
-    pub(crate) fn chunk(&mut self) -> Option<Bytes> {
-        let mut chunk = BytesMut::with_capacity(CHUNK.min(self.left));
+    pub(super) fn chunk(&mut self) -> Option<Bytes> {
+        let mut chunk = BytesMut::new();
+        if self.objects.len() - self.written > FEW {
+            chunk.reserve(CHUNK + CHUNK / 8);
+        }
         if let Some(head) = self.head.take() {
             chunk.extend_from_slice(&head);
         }
         while chunk.len() < CHUNK {
-            let Some(object) = self.objects.next() else {
+            let Some(object) = self.objects.get(self.written) else {
                 chunk.extend_from_slice(&self.tail.take()?);
                 break;
             };
-            encoding::append_list_item(&object, self.is_first, &mut chunk);
-            self.is_first = false;
+            let is_first = self.written == 0;
+            self.form.append_list_item(object, is_first, &mut chunk);
+            self.written += 1;
         }
-        self.left -= chunk.len();
         Some(chunk.freeze())
     }
 }

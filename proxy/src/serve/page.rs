@@ -17,7 +17,7 @@ use watershed_cache::{Object, ResourceVersion, Selection, Snapshot};
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
 /// Which part of a collection is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Page {
     /// Namespace of the path, empty for all: what tokens and counts are relative to, whatever else a
     /// selector narrows.

@@ -20,6 +20,7 @@ mod passthrough;
 mod peer;
 mod real;
 mod reload;
+mod representations;
 mod resume;
 mod scripted;
 mod shared;
