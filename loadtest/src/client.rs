@@ -296,6 +296,16 @@ impl Client {
     ) -> anyhow::Result<(Response<Incoming>, Driver, Option<Connection>)> {
         if self.protocol == Protocol::Http2 {
             let (mut sender, driver) = self.multiplexed().await?;
+            let mut failure = match sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, driver, None)),
+                Err(failure) => failure,
+            };
+            // The server was leaving the connection before anything was sent.
+            let Some(request) = failure.take_message() else {
+                return Err(failure.into_error()).context("send the request");
+            };
+            *self.http2.lock().await = None;
+            let (mut sender, driver) = self.multiplexed().await?;
             return Ok((sender.send_request(request).await?, driver, None));
         }
         let idle = self.idle.lock().pop().filter(|own| own.sender.is_ready());
@@ -341,6 +351,12 @@ impl Client {
                 .append(name, HeaderValue::from_str(value)?);
         }
         Ok(wire)
+    }
+
+    /// Whether the HTTP/2 connection is gone, or there was none.
+    pub async fn is_left(&self) -> bool {
+        let open = self.http2.lock().await;
+        open.as_ref().is_none_or(|(sender, _)| sender.is_closed())
     }
 
     async fn multiplexed(&self) -> anyhow::Result<(http2::SendRequest<Payload>, Driver)> {

@@ -220,6 +220,7 @@ macro_rules! for_each_case {
 
             identity {
                 a_stranger_is_refused_by_name_and_a_bad_token_altogether: [134],
+                a_stranger_keeps_no_http2_connection: [134],
                 headers_of_front_proxies_give_nobody_another_name: [138],
                 who_impersonates_gets_what_the_apiserver_gives: [139],
                 nobody_gets_what_another_may_see: [142],

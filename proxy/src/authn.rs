@@ -47,6 +47,11 @@ impl UserInfo {
         self.groups.iter().any(|found| found == group)
     }
 
+    /// Whether it proved nothing about itself.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.name == ANONYMOUS
+    }
+
     /// Whether the node authorizer takes the user for a kubelet (as `nodeidentifier`, 1.36).
     pub(crate) fn is_node(&self) -> bool {
         self.name.starts_with("system:node:") && self.in_group("system:nodes")

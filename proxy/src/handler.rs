@@ -153,9 +153,13 @@ impl Handler {
             Ok(identity) => identity,
             Err(error) => {
                 tracing::debug!(client.addr = %connection.peer, %error, "not authenticated");
+                connection.let_go();
                 return Answered::refused(error.status(), &errors);
             }
         };
+        if identity.user.is_anonymous() {
+            connection.let_go();
+        }
         let begun = Instant::now();
         let asked = Asked {
             request: &request,

@@ -103,6 +103,7 @@ pub(crate) struct ConnectionInfo {
     tls: ServerTls,
     requests: AtomicU64,
     watches_end: AtomicBool,
+    is_let_go: AtomicBool,
 }
 
 impl ConnectionInfo {
@@ -111,6 +112,14 @@ impl ConnectionInfo {
     /// passed.
     pub(crate) fn certificate(&self) -> ClientCertificate {
         self.tls.judge(&self.credential)
+    }
+
+    /// Answers what the connection has asked so far, and no more: over HTTP/2 whoever does not say
+    /// who it is gets one request a connection (as gate UnauthenticatedHTTP2DOSMitigation, 1.36).
+    /// HTTP/1.1 connections stay.
+    pub(crate) fn let_go(&self) {
+        let is_http2 = self.protocol == Protocol::Http2;
+        self.is_let_go.store(is_http2, Ordering::Relaxed);
     }
 
     /// True once the watches of this connection must end. Every stream of the connection is polled
@@ -256,6 +265,7 @@ impl ListenerOptions {
             tls: self.tls.clone(),
             requests: AtomicU64::new(0),
             watches_end: AtomicBool::new(false),
+            is_let_go: AtomicBool::new(false),
         });
         match protocol {
             Protocol::Http1 => {

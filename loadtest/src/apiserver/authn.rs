@@ -51,6 +51,12 @@ impl UserInfo {
         }
     }
 
+    /// Whether it is anybody but `system:anonymous`.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.name != ANONYMOUS
+    }
+
     /// Whether the user is a member of `group`.
     #[must_use]
     pub fn is_in(&self, group: &str) -> bool {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use super::cluster::{config_maps, reading};
+use super::cluster::{config_maps, reading, until};
 use super::expect::{expect_forbidden, expect_status, no_config_maps};
 use super::{Cluster, Identity};
 use crate::apiserver::certs::Pki;
@@ -80,6 +80,32 @@ pub async fn a_stranger_is_refused_by_name_and_a_bad_token_altogether(
         let answer = clients[0].get(&format!("{target}?watch=1")).await?;
         let anonymous = no_config_maps("system:anonymous", "watch", &namespace);
         expect_forbidden(&answer, &anonymous, r#"{"kind":"configmaps"}"#)?;
+    }
+    Ok(())
+}
+
+/// 134: over HTTP/2 who does not say who it is gets one request a connection; who does keeps it,
+/// refused or not.
+pub async fn a_stranger_keeps_no_http2_connection(cluster: &Cluster) -> anyhow::Result<()> {
+    let target = config_maps(&cluster.namespace("a").await?);
+    let anonymous = Identity::anonymous();
+    for (identity, target, status) in [
+        (anonymous.clone(), &*target, 403),
+        (anonymous.clone(), "/readyz", 200),
+        (anonymous.with_token("bad"), &*target, 401),
+    ] {
+        let client = cluster.client_over(&identity, Protocol::Http2)?;
+        ensure!(client.get(target).await?.status == status);
+        until("the connection is closed", async || {
+            Ok(client.is_left().await)
+        })
+        .await?;
+    }
+    let alice = cluster.user(&cluster.name("alice"), None)?;
+    let client = cluster.client_over(&alice, Protocol::Http2)?;
+    for _ in 0..3 {
+        ensure!(client.get(&target).await?.status == 403);
+        ensure!(!client.is_left().await);
     }
     Ok(())
 }

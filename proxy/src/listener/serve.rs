@@ -166,7 +166,14 @@ where
         // Boxed, so that its size is given back when the answer's head is there: a stream keeps
         // room for the larger of this future and the body, for as long as a watch lasts.
         let answer = Box::pin(handle(request, Arc::clone(&info)));
-        async { Ok(answer.await) }
+        let (info, orders) = (Arc::clone(&info), orders.clone());
+        async move {
+            let answer = answer.await;
+            if info.is_let_go.load(Ordering::Relaxed) {
+                orders.give(Orders::LEAVE);
+            }
+            Ok(answer)
+        }
     })
 }
 

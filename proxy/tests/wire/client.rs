@@ -158,7 +158,18 @@ impl Client {
             }
             Protocol::Http2 => {
                 let mut own = self.multiplexed().await?;
-                (own.sender.send_request(request).await?, own.driver)
+                match own.sender.try_send_request(request).await {
+                    Ok(response) => (response, own.driver),
+                    Err(mut failure) => {
+                        // The server was leaving the connection before anything was sent.
+                        let Some(request) = failure.take_message() else {
+                            return Err(failure.into_error().into());
+                        };
+                        *self.http2.lock().await = None;
+                        let mut own = self.multiplexed().await?;
+                        (own.sender.send_request(request).await?, own.driver)
+                    }
+                }
             }
         };
         let (parts, body) = response.into_parts();

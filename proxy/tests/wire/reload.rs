@@ -108,15 +108,17 @@ async fn a_new_client_ca_judges_the_next_request_and_cuts_nobody() -> anyhow::Re
     let address = fixture.proxy.address();
     let next = Pki::ephemeral()?;
     let old = Caller::admin(apiserver.pki())?;
-    let new = Caller::admin(&next)?.trusting(apiserver.pki().ca());
+    let caller = Caller::admin(&next)?.trusting(apiserver.pki().ca());
     let (old, new) = (
         Client::connect(address, &old).await?,
-        Client::connect(address, &new).await?,
+        Client::connect(address, &caller).await?,
     );
     let mut watch = old.watch(WATCH, JSON).await?;
     let status = |answer: anyhow::Result<crate::peer::Answer>| answer.map(|it| it.status);
     ensure!(status(old.get(CONFIGMAPS, JSON).await)? == StatusCode::OK);
     ensure!(status(new.get(CONFIGMAPS, JSON).await)? == StatusCode::UNAUTHORIZED);
+    // That was the last answer of its connection. The other one's watch goes on after its own.
+    let new = Client::connect(address, &caller).await?;
 
     std::fs::write(&client_ca, next.ca())?;
     until_above(&fixture, CHANGED, 0.0).await?;

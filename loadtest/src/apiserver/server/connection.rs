@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::CONNECTION;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -97,9 +99,17 @@ async fn serve_http2(
     peer: Arc<Peer>,
 ) -> hyper::Result<()> {
     let (shutdown, tasks) = (state.shutdown.clone(), state.tasks.clone());
+    let closing = Arc::new(Notify::new());
+    let close = Arc::clone(&closing);
     let service = service_fn(move |request| {
-        let (state, peer) = (Arc::clone(&state), Arc::clone(&peer));
-        async move { hyper::Result::Ok(handler::handle(state, peer, true, request).await) }
+        let (state, peer, close) = (Arc::clone(&state), Arc::clone(&peer), Arc::clone(&close));
+        async move {
+            let mut response = handler::handle(state, peer, true, request).await;
+            if response.headers_mut().remove(CONNECTION).is_some() {
+                close.notify_one();
+            }
+            hyper::Result::Ok(response)
+        }
     });
     let connection = hyper::server::conn::http2::Builder::new(Tracked(tasks))
         .timer(TokioTimer::new())
@@ -111,6 +121,7 @@ async fn serve_http2(
     tokio::select! {
         result = connection.as_mut() => return result,
         () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = closing.notified() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
 }

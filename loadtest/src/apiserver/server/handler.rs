@@ -33,9 +33,11 @@ struct Outcome {
     admitted: bool,
     /// It came past the URL.
     parsed: bool,
+    /// It is from nobody who proved who it is.
+    stranger: bool,
 }
 
-/// Answers one request.
+/// Answers one request. Over HTTP/2 `Connection: close` is for the connection, not for the client.
 pub(super) async fn handle(
     state: Arc<State>,
     peer: Arc<Peer>,
@@ -68,8 +70,9 @@ pub(super) async fn handle(
                 .map(|text| (WARNING, text)),
         );
     }
-    if secure_h2 {
-        headers.remove(CONNECTION);
+    if secure_h2 && outcome.stranger {
+        // HTTP/2 is for those who say who they are (gate UnauthenticatedHTTP2DOSMitigation, 1.36).
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -95,6 +98,7 @@ async fn chain(state: &Arc<State>, peer: &Peer, request: Request<Incoming>) -> O
             response,
             admitted: false,
             parsed: false,
+            stranger: false,
         };
     }
     let mut exchange = Exchange {
@@ -110,6 +114,7 @@ async fn chain(state: &Arc<State>, peer: &Peer, request: Request<Incoming>) -> O
         response,
         admitted: false,
         parsed: true,
+        stranger: false,
     };
     if let Some(failure) = failure {
         return early(failed(state, &exchange, failure).await);
@@ -121,9 +126,10 @@ async fn chain(state: &Arc<State>, peer: &Peer, request: Request<Incoming>) -> O
         Ok(timeout) => timeout,
         Err(status) => return early(state.answer_status(&exchange, &status)),
     };
-    if let Err(outcome) = admit(state, peer, &mut exchange) {
-        return *outcome;
-    }
+    let stranger = match admit(state, peer, &mut exchange) {
+        Ok(stranger) => stranger,
+        Err(outcome) => return *outcome,
+    };
     let work = serve(state, &mut exchange, incoming, upgrade);
     let response = match timeout {
         None => work.await,
@@ -136,19 +142,23 @@ async fn chain(state: &Arc<State>, peer: &Peer, request: Request<Incoming>) -> O
         response,
         admitted: !runs_long(&exchange.info),
         parsed: true,
+        stranger,
     }
 }
 
-/// Authentication, impersonation, authorization.
-fn admit(state: &State, peer: &Peer, exchange: &mut Exchange) -> Result<(), Box<Outcome>> {
+/// Authentication, impersonation, authorization. Tells whether the caller proved nothing.
+fn admit(state: &State, peer: &Peer, exchange: &mut Exchange) -> Result<bool, Box<Outcome>> {
+    let caller = state.authenticator.authenticate(peer, &exchange.headers);
+    let stranger = !caller.as_ref().is_ok_and(UserInfo::is_known);
     let refuse = |exchange: &Exchange, status: &Status, admitted: bool| {
         Box::new(Outcome {
             response: state.answer_status(exchange, status),
             admitted,
             parsed: true,
+            stranger,
         })
     };
-    let Ok(caller) = state.authenticator.authenticate(peer, &exchange.headers) else {
+    let Ok(caller) = caller else {
         return Err(refuse(exchange, &Status::unauthorized(), false));
     };
     state.counters.count(&exchange.info);
@@ -172,7 +182,7 @@ fn admit(state: &State, peer: &Peer, exchange: &mut Exchange) -> Result<(), Box<
     let question = access::attributes(&exchange.info, &exchange.user);
     let decision = state.authorizer.authorize(&question);
     if decision.allowed {
-        return Ok(());
+        return Ok(stranger);
     }
     let status = access::forbidden(&question, &decision.reason);
     let mut outcome = refuse(exchange, &status, !runs_long(&exchange.info));
@@ -240,6 +250,7 @@ fn turned_away(state: &State, exchange: &Exchange) -> Option<Outcome> {
         response,
         admitted: false,
         parsed,
+        stranger: false,
     };
     if state.lifecycle.is_refusing() && !outlives_shutdown(exchange) {
         return Some(outcome(refused(), false));
