@@ -73,7 +73,8 @@ impl Sim {
     pub(crate) async fn check(&mut self) {
         self.answers().await;
         let world = Arc::clone(&self.world);
-        let world = world.lock();
+        let mut world = world.lock();
+        world.served = self.cache.resource_version().get();
         let stats = self.cache.stats();
         self.check_memory(&stats, &world);
         self.check_window(&stats, &world);

@@ -298,6 +298,7 @@ impl Sim {
         self.count();
         (self.cache, self.reflector) = self.limits.open(&self.world);
         self.life += 1;
+        self.world.lock().served = 0;
         self.watchful = Watchful::default();
     }
 

@@ -77,6 +77,11 @@ impl Sim {
             6 => world.lag(),
             7 => {
                 world.faults = self.faults();
+                if world.faults.forgetful && self.rng.bool() {
+                    world.lag();
+                    world.compact();
+                    world.cut();
+                }
                 self.note(|| format!("{:?}", world.faults));
             }
             8..=10 => world.pump(true),
@@ -101,7 +106,7 @@ impl Sim {
             hanging: rarely(16),
             slow: rarely(5),
             forgetful: rarely(4),
-            amnesia: rarely(8),
+            amnesia: rarely(4),
             misfit: rarely(8),
             no_bookmarks: rarely(4),
             silent: rarely(12),

@@ -53,7 +53,7 @@ pub(crate) struct Faults {
     pub(crate) slow: bool,
     /// A version that was asked for is not waited for; watches begin some events early.
     pub(crate) forgetful: bool,
-    /// A list without a version may be old, though never twice in a row.
+    /// A list without a version may be older than what is cached, though never twice in a row.
     pub(crate) amnesia: bool,
     /// Pages of a list do not fit together.
     pub(crate) misfit: bool,
@@ -89,6 +89,8 @@ pub(crate) struct World {
     streams: Vec<Stream>,
     /// Versions at which a whole state was on offer.
     pub(crate) offered: BTreeSet<u64>,
+    /// Up to where the cache is complete, at least.
+    pub(crate) served: u64,
     /// Whether the last list without a version was old.
     has_forgotten: bool,
     /// Whether a bookmark may have reached the reflector.
@@ -106,6 +108,7 @@ impl World {
             compactions: Vec::new(),
             streams: Vec::new(),
             offered: BTreeSet::new(),
+            served: 0,
             has_forgotten: false,
             has_sent_bookmark: false,
         }
@@ -266,9 +269,10 @@ impl World {
         let seen = self.seen(server);
         let version = match not_older_than {
             None => {
-                self.has_forgotten = self.faults.amnesia && !self.has_forgotten;
+                // Older than all that was served, or nobody could tell.
+                self.has_forgotten = self.faults.amnesia && !self.has_forgotten && self.served > 1;
                 if self.has_forgotten {
-                    seen
+                    self.rng.u64(1..self.served)
                 } else {
                     self.history.version
                 }
