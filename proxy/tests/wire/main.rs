@@ -25,4 +25,5 @@ mod resume;
 mod scripted;
 mod shared;
 mod storm;
+mod traps;
 mod trouble;
