@@ -10,7 +10,7 @@ use super::expect::expect;
 use super::representations::{ask, filled};
 use super::scene::{WATCH_LIST, at_version, begin, enveloped, version, watching};
 use crate::apiserver::schema::open_envelope;
-use crate::client::{Event, JSON, PROTOBUF, Request, Watch};
+use crate::client::{Event, JSON, PROTOBUF, Request};
 use crate::kubelet::protobuf::{Fields, find};
 
 /// What a metadata informer accepts, of lists and of watches.
@@ -113,29 +113,27 @@ pub async fn metadata_alone_is_watched_by_the_law_of_selectors(
         let content_type = watch.headers().get("content-type").context("no type")?;
         let is_json = content_type == JSON;
         ensure!(is_json == (accept == JSON_METADATA), "{content_type:?}");
-        watches.push((watch, is_json));
+        watches.push(watch);
     }
     let target = format!("{collection}/x");
     let change = async |app: &str, data: &str| {
         let body = json!({"metadata": {"labels": {"app": app}}, "data": {"k": data}});
         cluster.change("PATCH", &target, &body).await
     };
-    for (watch, _) in &mut watches {
-        is_metadata(&watch.change().await?, ("ADDED", &stored))?;
+    for watch in &mut watches {
+        is_metadata(&watch.event_now().await?, ("ADDED", &stored))?;
+        is_bookmark_of_metadata(&watch.event_now().await?)?;
     }
     let changed = change("a", "w").await?;
     let left = version(&change("b", "w").await?)?;
     let returned = change("a", "u").await?;
-    for (mut watch, is_json) in watches {
+    for mut watch in watches {
         is_metadata(&watch.change().await?, ("MODIFIED", &changed))?;
         is_metadata(
             &watch.change().await?,
             ("DELETED", &at_version(&changed, left)),
         )?;
         is_metadata(&watch.change().await?, ("ADDED", &returned))?;
-        if is_json {
-            is_bookmark_of_metadata(&mut watch).await?;
-        }
     }
     Ok(())
 }
@@ -167,14 +165,22 @@ fn is_metadata(event: &Event, (kind, object): (&str, &Value)) -> anyhow::Result<
     Ok(())
 }
 
-/// The next event is a bookmark in the form of the objects.
-async fn is_bookmark_of_metadata(watch: &mut Watch) -> anyhow::Result<()> {
-    let event = watch.event_now().await?;
-    let expected = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
-        "metadata": {"resourceVersion": event.version.to_string()}});
+/// The event is the end of the initial events, in the form of the objects.
+fn is_bookmark_of_metadata(event: &Event) -> anyhow::Result<()> {
+    let is_end = event.kind == "BOOKMARK" && event.ends_initial_events;
+    ensure!(is_end, "expected the end, came {event:?}");
+    if event.raw.starts_with(b"{") {
+        let expected = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+            "metadata": {"resourceVersion": event.version.to_string(),
+                "annotations": {"k8s.io/initial-events-end": "true"}}});
+        ensure!(event.object()? == expected, "{event:?}");
+        return Ok(());
+    }
+    let envelope = open_envelope(enveloped(event)?)?;
+    let own = (envelope.api_version, envelope.kind);
     ensure!(
-        event.kind == "BOOKMARK" && event.object()? == expected,
-        "{event:?}"
+        own == ("meta.k8s.io/v1", "PartialObjectMetadata"),
+        "{own:?}"
     );
     Ok(())
 }
