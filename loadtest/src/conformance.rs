@@ -205,6 +205,7 @@ macro_rules! for_each_case {
 
             representations {
                 a_person_gets_indented_json: [125],
+                a_list_is_compressed_beyond_128_kibibytes: [126],
                 what_html_could_misread_is_escaped: [127],
                 a_list_has_the_bytes_of_its_objects: [128],
                 an_empty_list_has_these_bytes: [129],
