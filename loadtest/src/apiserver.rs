@@ -183,6 +183,13 @@ impl Apiserver {
         self.state.store.freeze(lagging);
     }
 
+    /// Plays another server process on the same storage, whose caches are behind: they stand at a
+    /// revision and get nothing until `lag(false)`. Connections are cut.
+    pub fn fall_behind(&self, revision: u64) {
+        self.state.store.fall_behind(revision);
+        self.state.faults.cut_connections();
+    }
+
     /// Ends every watch of a resource and restarts its cache at the current revision, as a server
     /// does that had to list again.
     pub fn relist(&self, resource: &resources::Resource) {

@@ -393,6 +393,16 @@ impl Store {
         }
     }
 
+    /// Plays a new server process whose caches stand at a revision, frozen: what came later they get
+    /// when they are thawed.
+    pub fn fall_behind(&self, revision: u64) {
+        let mut inner = self.inner.lock();
+        inner.frozen = true;
+        for table in inner.tables.values_mut() {
+            table.fall_behind(revision, &self.profile);
+        }
+    }
+
     /// Moves the cache to the current revision, as etcd's progress notifications do while a read
     /// waits.
     fn request_progress(&self, resource: &Resource) {

@@ -289,6 +289,21 @@ impl Table {
         }
     }
 
+    /// Takes the cache back to a revision its history still reaches.
+    pub(super) fn fall_behind(&mut self, revision: u64, profile: &Profile) {
+        let back = revision.min(self.cache_version());
+        let Ok(later) = self.history.after(back) else {
+            return;
+        };
+        if self.cached {
+            let withheld = std::mem::take(&mut self.withheld);
+            self.withheld = later.into_iter().chain(withheld).collect();
+            self.history = History::new(back, true, profile);
+            self.watchers = Watchers::default();
+            self.progress.send_replace(back);
+        }
+    }
+
     pub(super) fn restart_cache(&mut self, revision: u64, profile: &Profile) {
         if self.cached {
             self.history = History::new(revision, true, profile);

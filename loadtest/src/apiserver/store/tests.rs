@@ -194,3 +194,26 @@ async fn a_frozen_cache_lags_and_then_catches_up() {
         1
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_falls_behind_shows_the_past_until_it_catches_up() {
+    let (store, registry) = store();
+    let resource = registry.find("", "v1", "configmaps").unwrap();
+    store.open(&resource);
+    let first = store.create(&resource, configmap("x", "1"), None).unwrap();
+    let at = first.resource_version;
+    store.update(&resource, configmap("x", "2"), at).unwrap();
+    store.fall_behind(at);
+    let past = store.snapshot_cached(&resource, &Scope::All);
+    assert_eq!(past.resource_version, at);
+    assert_eq!(past.objects[0].value["data"]["v"], "1");
+    let mut watch = store
+        .watch(&resource, Scope::All, Start::After(at))
+        .unwrap();
+    assert!(watch.history.is_empty() && watch.events.try_recv().is_err());
+    store.freeze(false);
+    assert_eq!(
+        watch.events.recv().await.unwrap().resource_version,
+        store.revision()
+    );
+}
