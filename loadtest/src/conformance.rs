@@ -31,7 +31,9 @@ mod transitions;
 pub mod authorization;
 pub mod bookmarks;
 pub mod changes;
+pub mod contents;
 pub mod encodings;
+pub mod exact;
 pub mod fields;
 pub mod gets;
 pub mod headers;
@@ -40,11 +42,13 @@ pub mod initial_events;
 pub mod lists;
 pub mod metadata;
 pub mod nodes;
+pub mod pages;
 pub mod parsing;
 pub mod paths;
 pub mod representations;
 pub mod selectors;
 pub mod streams;
+pub mod trouble;
 pub mod watch_options;
 pub mod watches;
 
@@ -97,6 +101,16 @@ pub fn does_not_apply<T>(reason: impl Into<String>) -> anyhow::Result<T> {
 macro_rules! for_each_case {
     ($each:ident) => {
         $each! {
+            // First, because one of them takes more than a minute.
+            bookmarks {
+                an_idle_watch_is_told_each_minute_how_far_it_is: [103, 104],
+                a_bookmark_comes_before_the_end_of_a_watch: [104, 105, 108],
+                a_watch_lives_as_long_as_it_asked_for: [106],
+                a_watch_goes_on_from_a_bookmark_where_it_stood: [107],
+                a_bookmark_in_protobuf_is_an_empty_object: [109],
+                an_error_in_protobuf_is_a_status: [109],
+            }
+
             parsing {
                 every_value_of_watch_but_zero_and_false_is_true: [1, 2],
                 the_first_value_of_watch_counts: [3],
@@ -123,9 +137,52 @@ macro_rules! for_each_case {
             }
 
             lists {
+                a_list_without_a_version_shows_every_write_before_it: [24],
+                a_list_without_a_version_is_not_stale_when_the_stream_lags: [24],
+                version_zero_is_answered_at_once_and_never_goes_back: [25],
+                version_zero_knows_no_limit: [26, 34],
+                a_list_at_a_version_is_not_older: [27],
+                a_version_that_never_comes_is_waited_for_three_seconds: [28],
+                an_exact_version_that_never_comes_is_waited_for: [28],
+                options_of_a_list_that_do_not_go_together_are_refused: [33, 36, 37, 39],
+                a_version_of_a_list_is_an_unsigned_number: [38],
+            }
+
+            exact {
+                a_limit_makes_a_version_exact: [29],
+                one_object_by_name_is_never_exact_by_a_limit: [30],
+                an_exact_list_shows_the_past: [31],
+                an_exact_list_of_what_was_compacted_is_expired: [32],
+            }
+
+            contents {
+                the_order_of_a_list_is_that_of_the_keys_bytes: [49],
+                an_empty_collection_has_a_version: [50],
+                names_and_namespaces_are_selected_by_field: [51, 52, 53],
+                a_cache_that_is_being_filled_is_waited_for: [55],
+                a_page_of_everything_needs_no_cache: [55],
+                a_virtual_resource_cannot_be_watched: [56],
+            }
+
+            pages {
+                a_page_that_is_not_older_goes_on_at_its_own_version: [35],
+                pages_are_of_one_version_and_say_what_remains: [40],
+                a_selected_page_does_not_say_what_remains: [41],
+                the_last_match_of_a_full_page_is_followed_by_an_empty_one: [42],
+                a_limit_that_leaves_nothing_ends_the_list: [43, 54],
+                later_pages_are_of_the_first_pages_version: [44],
+                a_token_goes_with_no_other_version: [45],
+                a_bad_token_is_refused_with_the_reason: [46],
+                an_expired_token_is_replaced_by_one_that_goes_on_with_the_present: [47],
+                a_token_is_good_wherever_it_is_from: [48],
             }
 
             gets {
+                an_object_at_zero_is_there_or_not_found: [57],
+                an_object_at_a_version_that_never_comes_is_waited_for: [58],
+                a_version_of_an_object_that_is_no_number_is_a_bare_500: [59],
+                a_get_without_a_version_shows_every_write_before_it: [60],
+                a_get_without_a_version_is_not_stale_when_the_stream_lags: [60],
             }
 
             watches {
@@ -183,7 +240,12 @@ macro_rules! for_each_case {
                 a_bookmark_never_comes_ahead_of_an_event: [],
             }
 
-            bookmarks {
+            trouble {
+                a_client_that_does_not_read_is_let_go_and_delays_nobody: [110],
+                a_server_that_leaves_ends_watches_one_by_one_and_refuses_requests: [111],
+                a_lost_upstream_stream_is_not_noticed: [112],
+                a_relist_ends_watches_and_forgets_what_was_before: [113],
+                an_apiserver_that_is_behind_moves_nothing_back: [114],
             }
 
             encodings {

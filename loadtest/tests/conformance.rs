@@ -2,22 +2,28 @@
 //! conformance LAW`.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use watershed_loadtest::apiserver::{Apiserver, lifecycle::Termination};
 use watershed_loadtest::conformance::{
     self, CASES, Environment, NUMBERS, Running, Setup, Started, Subject, Suite, UNCLAIMED,
     start_embedded,
 };
-use watershed_loadtest::{apiserver::Apiserver, for_each_case};
+use watershed_loadtest::for_each_case;
 
 struct Embedded;
 
-struct Alone(Arc<Apiserver>);
+struct Alone {
+    apiserver: Arc<Apiserver>,
+    grace_period: Duration,
+}
 
 impl Environment for Embedded {
     fn start(&self, setup: Setup) -> BoxFuture<'_, anyhow::Result<Started>> {
         Box::pin(async move {
             let apiserver = Arc::new(start_embedded(&setup).await?);
+            let grace_period = setup.grace_period;
             Ok(Started {
                 subject: Subject {
                     address: apiserver.addr(),
@@ -26,7 +32,10 @@ impl Environment for Embedded {
                     control_plane: Arc::clone(&apiserver) as Arc<dyn conformance::ControlPlane>,
                     setup,
                 },
-                running: Box::new(Alone(apiserver)),
+                running: Box::new(Alone {
+                    apiserver,
+                    grace_period,
+                }),
             })
         })
     }
@@ -36,7 +45,18 @@ impl Running for Alone {
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             // Whoever still holds it ends it by letting go.
-            if let Some(apiserver) = Arc::into_inner(self.0) {
+            let Self {
+                apiserver,
+                grace_period,
+            } = *self;
+            if !grace_period.is_zero() {
+                let delay = grace_period / 10;
+                let watch_grace = grace_period - delay;
+                apiserver
+                    .terminate(Termination { delay, watch_grace })
+                    .await;
+            }
+            if let Some(apiserver) = Arc::into_inner(apiserver) {
                 apiserver.shutdown().await;
             }
         })

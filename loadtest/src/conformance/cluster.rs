@@ -78,6 +78,14 @@ impl Cluster {
         Self::new(subject, Arc::clone(&self.environment), journal)
     }
 
+    /// Stops the servers the case started last, as their operator would.
+    pub async fn stop_own(&self) {
+        let last = self.owned.lock().pop();
+        if let Some(running) = last {
+            running.stop().await;
+        }
+    }
+
     /// Ends what the case started for itself.
     pub async fn end(self) {
         drop((self.admin, self.direct));

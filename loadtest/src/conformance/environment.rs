@@ -64,6 +64,10 @@ pub struct Setup {
     pub decision_ttl: Duration,
     /// Group and resource of caches a proxy opens at start. Default: namespaces, pods, configmaps.
     pub preload: Vec<(&'static str, &'static str)>,
+    /// Bytes of history in each cache of a proxy; `None` is the proxy's default.
+    pub history_bytes: Option<u64>,
+    /// How long the server under test takes to leave when it is stopped. Default zero.
+    pub grace_period: Duration,
 }
 
 impl Default for Setup {
@@ -74,6 +78,8 @@ impl Default for Setup {
             anonymous: true,
             decision_ttl: Duration::ZERO,
             preload: vec![("", "namespaces"), ("", "pods"), ("", "configmaps")],
+            history_bytes: None,
+            grace_period: Duration::ZERO,
         }
     }
 }

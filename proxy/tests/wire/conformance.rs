@@ -1,10 +1,7 @@
 //! Every law through the proxy: `cargo test -p watershed --test wire conformance::LAW`. The list
 //! of laws and what they say is the judge's, which holds the embedded apiserver to them as well.
 
-use std::{
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use std::sync::{Arc, LazyLock};
 
 use futures_util::future::BoxFuture;
 use watershed_loadtest::{
@@ -33,7 +30,10 @@ impl Environment for Through {
                 live.authentication.anonymous = setup.anonymous;
                 live.authorization.allow_ttl = setup.decision_ttl;
                 live.authorization.deny_ttl = setup.decision_ttl;
-                live.drain.grace_period = Duration::ZERO;
+                live.drain.grace_period = setup.grace_period;
+                if let Some(bytes) = setup.history_bytes {
+                    live.cache.defaults.history_bytes = bytes;
+                }
                 for (group, resource) in &setup.preload {
                     preload(live, group, resource);
                 }

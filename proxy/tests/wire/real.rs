@@ -10,7 +10,7 @@
 mod control_plane;
 mod transcript;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::ensure;
 use futures_util::{StreamExt as _, future::BoxFuture, stream};
@@ -129,7 +129,10 @@ async fn proxy(plane: &RealControlPlane, setup: &Setup) -> anyhow::Result<Fixtur
         live.authentication.anonymous = setup.anonymous;
         live.authorization.allow_ttl = setup.decision_ttl;
         live.authorization.deny_ttl = setup.decision_ttl;
-        live.drain.grace_period = Duration::ZERO;
+        live.drain.grace_period = setup.grace_period;
+        if let Some(bytes) = setup.history_bytes {
+            live.cache.defaults.history_bytes = bytes;
+        }
         for (group, resource) in &setup.preload {
             preload(live, group, resource);
         }
