@@ -396,8 +396,9 @@ pub(crate) struct Limits {
     pub(crate) keep_alive_interval: Time,
     /// Time for the answer to a ping; the connection is closed at its end. From 1s to 5m.
     pub(crate) keep_alive_timeout: Time,
-    /// Time a consistent read may wait for proof of freshness before a GET or LIST is forwarded and
-    /// a WATCH gets 429; the default is the apiserver's. From 100ms, and less than `requestTimeout`.
+    /// Time a consistent read may wait for proof of freshness before a GET or LIST is forwarded,
+    /// identical ones once, and a WATCH ends as on an apiserver that lags; the default is the
+    /// apiserver's. From 100ms, and less than `requestTimeout`.
     pub(crate) consistent_read_timeout: Time,
     /// Time to open a connection to an apiserver, TLS included. From 100ms to 1m.
     pub(crate) connect_timeout: Time,

@@ -179,8 +179,9 @@ pub struct Limits {
     /// Time for the answer to a ping; the connection is closed at its end. Default 15 s, as
     /// client-go.
     pub keep_alive_timeout: Duration,
-    /// Time a consistent read may wait for proof of freshness before a GET or LIST is forwarded and
-    /// a WATCH gets 429. Default 3 s, as the apiserver's watch cache.
+    /// Time a consistent read may wait for proof of freshness before a GET or LIST is forwarded,
+    /// identical ones once, and a WATCH ends as on an apiserver that lags, two seconds later.
+    /// Default 3 s, as the apiserver's watch cache.
     pub consistent_read_timeout: Duration,
     /// Time for a connection to an apiserver, TLS included. Default 5 s.
     pub connect_timeout: Duration,

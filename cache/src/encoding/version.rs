@@ -75,3 +75,40 @@ fn in_protobuf(body: &[u8], number: u32) -> Result<Option<ResourceVersion>, Deco
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::rv;
+
+    #[test]
+    fn a_version_is_found_wherever_metadata_stands_and_nowhere_else() {
+        let builtin = r#"{"kind":"L","metadata":{"resourceVersion":"7"},"items":[{"metadata":{"resourceVersion":"5"}}]}"#;
+        let custom = r#"{"items":[{"metadata":{"resourceVersion":"5"}}],"metadata":{"continue":"","resourceVersion":"7"}}"#;
+        for body in [builtin, custom] {
+            let found = list_version(Encoding::Json, body.as_bytes());
+            assert_eq!(found, Ok(rv(7)), "{body}");
+        }
+        for body in [
+            "{}",
+            r#"{"metadata":{}}"#,
+            r#"{"metadata":{"resourceVersion":7}}"#,
+        ] {
+            assert!(
+                object_version(Encoding::Json, body.as_bytes()).is_err(),
+                "{body}"
+            );
+        }
+        assert!(list_version(Encoding::Json, b"<html>").is_err());
+    }
+
+    #[test]
+    fn lists_and_objects_keep_their_version_in_different_fields() {
+        // Unknown{raw: {1: {2: "7", 6: "9"}}}, as a list and as an object would read it.
+        let body = b"k8s\0\x12\x08\x0a\x06\x12\x017\x32\x019";
+        assert_eq!(list_version(Encoding::Protobuf, body), Ok(rv(7)));
+        assert_eq!(object_version(Encoding::Protobuf, body), Ok(rv(9)));
+        assert!(list_version(Encoding::Protobuf, &body[..body.len() - 1]).is_err());
+        assert!(list_version(Encoding::Protobuf, b"k8s\0").is_err());
+    }
+}

@@ -601,3 +601,43 @@ impl std::io::Write for Log {
         Ok(())
     }
 }
+
+#[tokio::test]
+async fn an_upstream_that_answers_with_the_past_is_never_believed() -> anyhow::Result<()> {
+    let site = Site::start().await?;
+    let mut view = site.view("configmaps", JSON).await?;
+    view.write_and_see("first").await?;
+    let path = list_path("configmaps");
+    let past = "{\"kind\":\"ConfigMapList\",\"apiVersion\":\"v1\",\
+        \"metadata\":{\"resourceVersion\":\"1\"},\"items\":[]}\n";
+    let past = Script::List("application/json", Bytes::from_static(past.as_bytes()));
+    site.meddler.script(&path, past);
+
+    let consistent = site.client.get(&path, JSON).await?;
+    let text = String::from_utf8_lossy(&consistent.body).into_owned();
+    assert_eq!(consistent.status, StatusCode::GATEWAY_TIMEOUT, "{text}");
+    assert_eq!(consistent.headers["retry-after"], "1");
+    ensure!(text.contains("Too large resource version: "), "{text}");
+    ensure!(text.contains(", current: 1\""), "{text}");
+    let cached = format!("{path}?resourceVersion=0");
+    let cached = site.client.get(&cached, JSON).await?;
+    let text = String::from_utf8_lossy(&cached.body).into_owned();
+    ensure!(text.contains("\"first\""), "{text}");
+    let mut watch = site.client.watch(&format!("{path}?watch=1"), JSON).await?;
+    let event = watch.next().await?.context("no error")?;
+    assert_eq!(event.kind, "ERROR");
+    view.write_and_see("meanwhile").await?;
+
+    site.meddler.behave(&path);
+    let fresh = async {
+        while site.client.get(&path, JSON).await?.status != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    in_time(fresh).await??;
+    view.assert_complete().await?;
+    drop(view);
+    site.stop().await;
+    Ok(())
+}
