@@ -28,7 +28,7 @@ class Kubectl:
 
     def __init__(self, binary, kubeconfig):
         self.command = [binary, "--kubeconfig", kubeconfig, "--namespace", NAMESPACE]
-        self.home = tempfile.TemporaryDirectory(prefix="kubectl-")
+        self.home = tempfile.TemporaryDirectory(prefix="kubectl-", ignore_cleanup_errors=True)
         self.server = Server(kubeconfig)
 
     def start(self, *arguments):
@@ -191,7 +191,8 @@ def rolls_out(through, direct):
     status = through.start("rollout", "status", "deployment/web", "--timeout=60s")
     generation = direct.server.call("GET", DEPLOYMENT)["metadata"]["generation"]
     for done in range(4):
-        played = {"observedGeneration": generation, "replicas": 3, "updatedReplicas": 3, "availableReplicas": done}
+        played = {"observedGeneration": generation, "replicas": 3, "updatedReplicas": 3}
+        played |= {"readyReplicas": done, "availableReplicas": done}
         time.sleep(0.3)
         direct.server.call("PATCH", f"{DEPLOYMENT}/status", {"status": played}, content_type=MERGE)
     out = finished(status)

@@ -62,6 +62,7 @@ fn a_real_control_plane_is_the_same_directly_and_through_the_proxy() -> anyhow::
 
 /// Runs a case both ways. What is wrong with it, in words.
 async fn compare(case: &Case, suites: &[Suite; 2]) -> Option<String> {
+    let begun = tokio::time::Instant::now();
     let journals = [Journal::default(), Journal::default()];
     let mut failures = Vec::new();
     let mut verdicts = Vec::new();
@@ -72,6 +73,7 @@ async fn compare(case: &Case, suites: &[Suite; 2]) -> Option<String> {
         }
         verdicts.push(verdict);
     }
+    eprintln!("{:.0?} {}: {verdicts:?}", begun.elapsed(), case.name);
     if let [Verdict::Passed, Verdict::Passed] = verdicts.as_slice() {
         failures = transcript::differences(&journals[0].lock(), &journals[1].lock());
     }

@@ -145,8 +145,8 @@ impl RealControlPlane {
 
     fn apiserver_arguments(&self, setup: &Setup) -> Vec<String> {
         let file = |name: &str| self.folder.path().join(name).display().to_string();
-        // Alone: no lease of its own, no endpoints, no compaction but the cases' own.
-        let gates = format!("APIServerIdentity=false,WatchList={}", setup.watch_list);
+        // Alone, but for the lease of its identity: no endpoints, no compaction but the cases' own.
+        let gates = format!("WatchList={}", setup.watch_list);
         let ttl = format!("{}s", setup.event_ttl.as_secs());
         [
             ("bind-address", "127.0.0.1".to_owned()),
