@@ -80,7 +80,6 @@ macro_rules! test_each {
 for_each_case!(test_each);
 
 #[test]
-#[ignore = "sections are still being written"]
 fn every_number_is_claimed_once_by_a_case_or_a_reason() {
     let unclaimed: Vec<u16> = NUMBERS
         .filter(|number| {
