@@ -5,9 +5,9 @@
 //! whatsoever is promised.
 
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
-use watershed_cache::ResourceVersion;
+use watershed_cache::{ResourceVersion, encoding::MetaVersion};
 
-use crate::negotiate::{Action, Endpoint, MetaVersion, Negotiated, NotAcceptable, Transform};
+use crate::negotiate::{Action, Endpoint, Negotiated, NotAcceptable, Transform};
 use crate::negotiate::{Media, negotiate};
 use crate::request::{self, ListOptions, Query, RequestInfo};
 use crate::serve::Token;

@@ -213,13 +213,12 @@ impl Handler {
         let Asked {
             request,
             info,
-            query,
             errors,
             ..
         } = asked;
         serve::screen(request.headers(), info)?;
-        let gvr = named(info);
-        let resource = self.caches.resource(&gvr).await.map_err(Reason::Uncached)?;
+        let resource = self.caches.resource(&named(info)).await;
+        let resource = resource.map_err(Reason::Uncached)?;
         let read = match asked.read(&resource) {
             Err(Instead::Forward(reason)) => return Err(reason),
             Err(Instead::Refuse(status)) => Err(status),
@@ -237,14 +236,31 @@ impl Handler {
                 )));
             }
         };
-        let (representation, mut read) = match read {
-            Ok(read) => read,
-            Err(status) => return Ok(Answered::cached(local(*status, errors))),
-        };
+        match read {
+            Ok(read) => self.permitted(asked, permit, &resource, read).await,
+            Err(status) => Ok(Answered::cached(local(*status, errors))),
+        }
+    }
+
+    /// The answer to a read that its caller may make.
+    async fn permitted(
+        &self,
+        asked: &Asked<'_>,
+        permit: Permit,
+        resource: &Resource,
+        (representation, mut read): (Representation, Read),
+    ) -> Result<Answered, Reason> {
+        let Asked {
+            request,
+            info,
+            query,
+            errors,
+            ..
+        } = asked;
         debug_assert!(permit.covers(info), "a permit is for one request");
         let key = CacheKey {
-            gvr,
-            encoding: representation.held(&resource),
+            gvr: named(info),
+            encoding: representation.held(resource),
         };
         let encoding = representation.form.encoding;
         let cached = match self.caches.find(&key).await {
@@ -255,7 +271,7 @@ impl Handler {
             Err(why) => return Err(Reason::Uncached(why)),
         };
         if !cached.cache.watch_list_enabled() {
-            read = match Read::classify(info, query, &resource, false) {
+            read = match Read::classify(info, query, resource, false) {
                 Ok(read) => read,
                 Err(Instead::Forward(reason)) => return Err(reason),
                 Err(Instead::Refuse(status)) => {
@@ -263,14 +279,15 @@ impl Handler {
                 }
             };
         }
+        let limits = self.live.borrow().limits.clone();
         let answerer = Answerer {
             cached: &cached,
             representation,
             errors,
             connection: asked.connection,
             metrics: &self.metrics,
-            patience: live.limits.consistent_read_timeout,
-            compressor: (&self.compressor, live.limits.compressed_lists),
+            patience: limits.consistent_read_timeout,
+            compressor: (&self.compressor, limits.compressed_lists),
         };
         match answerer.answer(&permit, read.clone()).await {
             Ok(response) => Ok(Answered::cached(response)),
