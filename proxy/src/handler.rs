@@ -15,7 +15,10 @@
 //!           403         └─► shared read ─► answer  (not fresh, not ready, not in history)
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -36,7 +39,7 @@ use crate::{
     listener::{ConnectionInfo, Protocol},
     metrics::{AuthorizationLabels, Metrics, RequestLabels},
     negotiate::{Action, Endpoint, negotiate},
-    passthrough::Passthrough,
+    passthrough::{Passthrough, ToUpgrade},
     request::{self, Query, RequestInfo, Verb},
     serve::{self, Compressor, Instead, Read, Reason, Representation, answer::Answerer},
     shared_reads::{Bounds, Shared, SharedKey, SharedReads},
@@ -114,7 +117,7 @@ impl Handler {
                 let mut response = local(error.status(), &errors);
                 // This error comes before the filter that adds it.
                 response.headers_mut().remove(header::CACHE_CONTROL);
-                return with_audit_id(response, audit_id);
+                return completed(response, audit_id);
             }
         };
         if self.drain.is_leaving() && !outlives_shutdown(&request) {
@@ -125,11 +128,11 @@ impl Handler {
                 response.headers_mut().remove(header::CONNECTION);
             }
             self.count(&info, "refused", response.status());
-            return with_audit_id(response, audit_id);
+            return completed(response, audit_id);
         }
         let Answered { served, response } = self.answer(request, &connection, &info, &query).await;
         self.count(&info, served, response.status());
-        with_audit_id(response, audit_id)
+        completed(response, audit_id)
     }
 
     async fn answer(
@@ -434,14 +437,22 @@ fn local(status: Status, errors: &ErrorFormat) -> Response<Body> {
     status.into_response(errors).map(Body::full)
 }
 
-/// Echoes the request's Audit-Id, or gives the answer one unless the apiserver did.
-fn with_audit_id(mut response: Response<Body>, sent: Option<HeaderValue>) -> Response<Body> {
-    if !response.headers().contains_key(AUDIT_ID) {
-        let id = sent.unwrap_or_else(|| {
+/// Adds what every answer has: the request's Audit-Id or a new one, and the time; unless the
+/// apiserver did, or left them out because the connection was no longer HTTP to it.
+fn completed(mut response: Response<Body>, sent: Option<HeaderValue>) -> Response<Body> {
+    if response.extensions().get::<ToUpgrade>().is_some() {
+        return response;
+    }
+    let headers = response.headers_mut();
+    headers.entry(AUDIT_ID).or_insert_with(|| {
+        sent.unwrap_or_else(|| {
             let id = uuid::Uuid::new_v4().to_string();
             HeaderValue::from_str(&id).expect("a UUID is a header value")
-        });
-        response.headers_mut().insert(AUDIT_ID, id);
-    }
+        })
+    });
+    headers.entry(header::DATE).or_insert_with(|| {
+        let now = httpdate::fmt_http_date(SystemTime::now());
+        HeaderValue::from_str(&now).expect("a date is a header value")
+    });
     response
 }

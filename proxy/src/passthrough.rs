@@ -46,6 +46,11 @@ impl From<&AssertedIdentity> for Assertion {
     }
 }
 
+/// Marks the apiserver's answer to a request to upgrade. The apiserver has taken the connection over
+/// by then, so the answer lacks what its HTTP server adds to others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ToUpgrade;
+
 /// Forwards requests. Clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Passthrough {
@@ -110,10 +115,17 @@ impl Passthrough {
                 upgrade.ask(&mut parts.headers);
                 let request = Request::from_parts(parts, body);
                 match self.shared.upstream.open_upgrade(pool, request).await {
-                    Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                        return upgrade.accept(answer, &self.shared.drain);
+                    Ok(answer) => {
+                        let is_accepted = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+                        let mut answer = if is_accepted {
+                            upgrade.accept(answer, &self.shared.drain)
+                        } else {
+                            relay(answer)
+                        };
+                        answer.extensions_mut().insert(ToUpgrade);
+                        return answer;
                     }
-                    other => other,
+                    Err(error) => Err(error),
                 }
             }
         };

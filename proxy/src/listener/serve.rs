@@ -119,6 +119,7 @@ pub(super) async fn http1<T, H, F>(
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
+        .auto_date_header(false) // the answer to an upgrade may have none
         .header_read_timeout(limits.header_timeout)
         .max_header_size(header_bytes)
         .max_buf_size(HTTP1_BUFFER + header_bytes);
