@@ -6,8 +6,8 @@
 //! Owns: who waits for which read, one task per read while somebody waits, the bytes in flight
 //! (`limits.initialListBytes`), and the check that no answer is older than what was served before.
 //! Refuses: to read for a caller without a [`Permit`], and to use one caller's identity for
-//! another. An answer that depends on who asks (401, 403) is not shared, nor one that does not fit:
-//! then one caller is sent on alone, and the others come back later.
+//! another. Only what the apiserver says about the objects is shared. Where it fails, refuses the
+//! proxy, says nothing or too much, one caller is sent on alone, and the others come back later.
 //! Invariant: a read serves only callers that arrived before it was begun, so what it shows is as
 //! new as if each had asked.
 //!
@@ -59,6 +59,10 @@ const CALLERS_MAX: usize = 250_000;
 
 /// How often an apiserver is asked that answers with the past: it, and another one.
 const ATTEMPTS: usize = 2;
+
+/// How long the apiserver may be silent, before its answer or within it: longer than the three
+/// seconds it waits for a version that is still to come.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// Seconds after which a caller that was not answered should come back.
 const RETRY_AFTER: u32 = 1;
@@ -285,18 +289,17 @@ impl Inner {
     async fn read(&self, key: &SharedKey, lowest: ResourceVersion, limit: u64) -> Outcome {
         let mut seen = ResourceVersion::default();
         for _ in 0..ATTEMPTS {
-            let answer = match self.upstream.send(Pool::Own, key.request()).await {
-                Ok(answer) => answer,
-                Err(error) => return Outcome::Refused(passthrough::status(&error)),
+            let asking = self.upstream.send(Pool::Own, key.request());
+            let answer = match timeout(SILENCE_MAX, asking).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(error)) => return Outcome::Refused(passthrough::status(&error)),
+                Err(_elapsed) => return Outcome::Unshareable,
             };
-            if matches!(
-                answer.status(),
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-            ) {
+            if !is_about_objects(answer.status()) {
                 tracing::warn!(
                     target = &*key.target,
                     status = %answer.status(),
-                    "the proxy may not read what its clients may"
+                    "the proxy was not answered what its clients may read"
                 );
                 return Outcome::Unshareable;
             }
@@ -317,12 +320,12 @@ impl Inner {
         Outcome::Refused(status)
     }
 
-    /// The whole answer; `None` when it breaks off or does not fit.
+    /// The whole answer; `None` when it breaks off, stalls or does not fit.
     async fn collect(&self, answer: Response<ResponseBody>, limit: u64) -> Option<Answer> {
         let (head, mut incoming) = answer.into_parts();
         let mut held = Held::new(Arc::clone(&self.bytes));
         let mut body = BytesMut::new();
-        while let Some(frame) = incoming.frame().await {
+        while let Some(frame) = timeout(SILENCE_MAX, incoming.frame()).await.ok()? {
             if let Ok(data) = frame.ok()?.into_data() {
                 if !held.grow(data.len(), limit) {
                     tracing::info!(limit, "an answer to be shared does not fit");
@@ -412,6 +415,15 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.all.fetch_sub(self.counted, Ordering::Relaxed);
     }
+}
+
+/// Whether everybody would be told the same: not where the apiserver is in trouble, or judges who
+/// asks.
+fn is_about_objects(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::OK | StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::GATEWAY_TIMEOUT
+    )
 }
 
 fn busy() -> Status {

@@ -207,7 +207,7 @@ async fn different_bytes_are_different_reads() {
 }
 
 #[tokio::test]
-async fn what_depends_on_who_asks_or_does_not_fit_is_not_shared_and_not_multiplied() {
+async fn what_depends_on_who_asks_or_is_trouble_is_not_shared_and_not_multiplied() {
     let mut subject = Subject::start().await;
     let tight = Bounds {
         bytes: 10,
@@ -217,6 +217,10 @@ async fn what_depends_on_who_asks_or_does_not_fit_is_not_shared_and_not_multipli
     let unshareable = [
         (refusal(401), BOUNDS),
         (refusal(403), BOUNDS),
+        (refusal(400), BOUNDS),
+        (refusal(429), BOUNDS),
+        (refusal(500), BOUNDS),
+        (refusal(302), BOUNDS),
         (list(7), tight),
         (nonsense(), BOUNDS),
     ];
@@ -244,9 +248,9 @@ async fn what_depends_on_who_asks_or_does_not_fit_is_not_shared_and_not_multipli
 }
 
 #[tokio::test]
-async fn errors_that_are_the_same_for_everybody_are_shared() {
+async fn refusals_that_are_the_same_for_everybody_are_shared() {
     let mut subject = Subject::start().await;
-    for code in [400, 404, 410, 429, 500, 504] {
+    for code in [404, 410, 504] {
         let callers = [
             subject.caller(PODS, 9, BOUNDS).await,
             subject.caller(PODS, 9, BOUNDS).await,

@@ -159,11 +159,10 @@ async fn identical_reads_of_permitted_users_are_read_once_as_the_proxy() -> anyh
         assert_eq!(seen, written, "{target}");
     }
     assert_eq!(audit_ids.len(), 6 * READS, "every answer has its own");
-    // The probe they all waited for, another for those who came while it was under way, and the
-    // same for the shared reads.
+    // One for all who came before it began: a few rounds, by how slowly they came.
     let (lists, gets) = (lists() - lists_before, gets() - gets_before);
-    ensure!(lists <= 6, "{lists} lists");
-    ensure!(gets <= 2, "{gets} GETs");
+    ensure!(lists < READS as u64 / 2, "{lists} lists");
+    ensure!(gets < READS as u64 / 4, "{gets} GETs");
     let (_, metrics) = fixture.admin("/metrics").await?;
     ensure!(metrics.contains("served=\"shared\""), "{metrics}");
     fixture.stop().await;

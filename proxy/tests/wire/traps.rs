@@ -183,10 +183,10 @@ async fn a_stall_is_not_multiplied_by_those_who_wait() -> anyhow::Result<()> {
     apiserver.faults().stall(true);
     let watches = by_many(&admin, &format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1")).await?;
     for answer in &watches {
-        assert_eq!(
-            answer.status,
-            StatusCode::TOO_MANY_REQUESTS,
-            "{}",
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        ensure!(
+            answer.text().starts_with("{\"type\":\"ERROR\""),
+            "nothing proves {}",
             answer.text()
         );
     }
