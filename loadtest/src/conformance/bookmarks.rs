@@ -285,6 +285,9 @@ pub async fn an_error_in_protobuf_is_a_status(cluster: &Cluster) -> anyhow::Resu
         return does_not_apply("its cache is as old as its storage");
     };
     let event = event?.context("it ended")?;
+    if event.kind != "ERROR" {
+        return does_not_apply("its cache is as old as its storage");
+    }
     let text = String::from_utf8_lossy(&event.raw);
     let start = text
         .find("too old resource version: 1 (")

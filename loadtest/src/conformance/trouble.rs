@@ -51,7 +51,11 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    async fn until(&mut self, last: &tokio::sync::watch::Receiver<u64>) -> anyhow::Result<()> {
+    /// Sees everything up to the last version, once that is known and a later one was sent.
+    async fn until(
+        &mut self,
+        last: &tokio::sync::watch::Receiver<Option<u64>>,
+    ) -> anyhow::Result<()> {
         loop {
             let mut watch = watch_after(self.client, self.collection, self.at, JSON).await?;
             while let Some(event) = watch.next().await? {
@@ -60,10 +64,10 @@ impl Follower<'_> {
                     "{event:?}"
                 );
                 self.at = event.version;
-                self.seen.push((event.key, event.version));
-                if self.at == *last.borrow() {
+                if last.borrow().is_some_and(|last| last < self.at) {
                     return Ok(());
                 }
+                self.seen.push((event.key, event.version));
             }
             self.ends += 1;
         }
@@ -86,7 +90,7 @@ pub async fn a_client_that_does_not_read_is_let_go_and_delays_nobody(
     let identity = own.user("admin", Some("system:masters"))?;
     let stalled = own.client_over(&identity, Protocol::Http2)?;
     let mut stalled = watch_after(&stalled, &collection, start, JSON).await?;
-    let (told, last) = tokio::sync::watch::channel(0);
+    let (told, last) = tokio::sync::watch::channel(None);
     let mut follower = Follower {
         client: own.admin(),
         collection: &collection,
@@ -97,7 +101,8 @@ pub async fn a_client_that_does_not_read_is_let_go_and_delays_nobody(
     let flooding = async {
         flood(&own, &collection).await?;
         let newest = set(&own, &format!("{collection}/x0"), "last").await?;
-        told.send_replace(newest);
+        told.send_replace(Some(newest));
+        set(&own, &format!("{collection}/x0"), "over").await?;
         anyhow::Ok(())
     };
     futures_util::try_join!(flooding, follower.until(&last))?;
