@@ -227,7 +227,7 @@ impl<K: Resource> Followed<K> {
             let event = timeout(PATIENCE, events.next()).await.context("silence")?;
             match event.context("it ended")? {
                 Ok(event) => followed.take(event)?,
-                Err(error) => ensure!(is_expected::<K>(&error), error),
+                Err(error) => ensure!(is_expected(&error), error),
             }
         }
         Ok(followed)
@@ -262,13 +262,12 @@ impl<K: Resource> Followed<K> {
     }
 }
 
-/// What was forgotten is said with 410, and kube-rs lists again. Nothing else may go wrong, unless
-/// the request was forwarded: then a cut is the client's as well.
-fn is_expected<K: Resource>(error: &watcher::Error) -> bool {
+/// What was forgotten is said with 410, and kube-rs lists again. Nothing else may go wrong.
+fn is_expected(error: &watcher::Error) -> bool {
     let status = match error {
         watcher::Error::WatchError(status) => status,
         watcher::Error::InitialListFailed(kube::Error::Api(status)) => status,
-        _ => return K::metadata_api(),
+        _ => return false,
     };
     status.code == 410
 }

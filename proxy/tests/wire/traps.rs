@@ -141,6 +141,7 @@ async fn what_many_read_is_asked_for_a_few_times() -> anyhow::Result<()> {
         format!("{CONFIG_MAPS}?limit=2"),
         format!("{CONFIG_MAPS}?limit=2&continue={token}"),
         format!("{CONFIG_MAPS}?resourceVersion={version}"),
+        format!("{CONFIG_MAPS}?resourceVersion={version}&resourceVersionMatch=Exact"),
         format!("{CONFIG_MAPS}/c3"),
     ] {
         let before = counted();
