@@ -42,7 +42,7 @@ pub fn json_elements(input: &[u8]) -> Result<Vec<Span>, DecodeError> {
     scanner.end().map(|()| elements)
 }
 
-/// The text of a JSON string that [`json`] accepted, given with its quotes.
+/// The text of a JSON string that `json` accepted, given with its quotes.
 pub fn unescape(quoted: &str) -> String {
     json::unescape(quoted).into_owned()
 }

@@ -88,7 +88,7 @@ impl Default for Setup {
 /// controllers run, ServiceAccount admission is off, the authorizers are Node and RBAC.
 pub trait Environment: Send + Sync {
     /// Starts a control plane, and what stands in front of it. A setup it cannot have is an error
-    /// of [`does_not_apply`].
+    /// of [`does_not_apply`](super::does_not_apply).
     fn start(&self, setup: Setup) -> BoxFuture<'_, anyhow::Result<Started>>;
 }
 
