@@ -27,6 +27,11 @@ const TOKEN: &str = "eyJ2Ijoi";
 /// Digits that may be a version; shorter numbers are limits, codes and ports.
 const VERSION_DIGITS_MIN: usize = 2;
 
+/// How a body in protobuf begins.
+const PROTOBUF: &[u8] = b"k8s\0";
+/// Fewer letters in a row may be tags and lengths of protobuf. In bytes.
+const WORD_MIN: usize = 3;
+
 /// Answers to one request, as often as they differ.
 type Answers = BTreeSet<String>;
 
@@ -74,10 +79,25 @@ fn answer(exchange: &Exchange) -> String {
     }
     // A watch is read as far as the case needs, so its frames are the case's to judge.
     let is_whole = !headers.contains_key("transfer-encoding");
-    let body = std::str::from_utf8(&exchange.body).map_or("binary", |text| text);
-    let body = if is_whole { shape(body) } else { String::new() };
+    let body = if is_whole {
+        shape(&readable(&exchange.body))
+    } else {
+        String::new()
+    };
     headers.remove("transfer-encoding");
     format!("{} {headers:?} {body}", exchange.status)
+}
+
+/// The words of a body in protobuf, whose lengths go with its versions; any other as it is.
+fn readable(body: &[u8]) -> String {
+    if !body.starts_with(PROTOBUF) {
+        return String::from_utf8_lossy(body).into_owned();
+    }
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+    let words = body.split(|byte| !is_text(byte));
+    let words = words.filter(|word| word.len() >= WORD_MIN);
+    let words: Vec<_> = words.map(String::from_utf8_lossy).collect();
+    words.join("|")
 }
 
 /// A text without what is its run's own.
@@ -136,6 +156,14 @@ fn what_is_a_runs_own_is_not_compared() {
         shape(&text("tfedc9876", "314"))
     );
     assert_ne!(shape("code 404"), shape("code 4"));
+    let list = |version: &[u8], name: &[u8]| {
+        let length = [u8::try_from(version.len()).unwrap()];
+        shape(&readable(
+            &[b"k8s\0\n\x01", &length[..], version, b"\x0a", name].concat(),
+        ))
+    };
+    assert_eq!(list(b"314", b"name"), list(b"20017", b"name"));
+    assert_ne!(list(b"314", b"name"), list(b"314", b"other"));
     assert_eq!(shape("2026-11-21T22:09:49Z"), "TIME");
     assert_eq!(shape("0b5c7c5e-62a6-4a3e-8a2f-0123456789ab"), "UID");
 }
