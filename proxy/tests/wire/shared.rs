@@ -118,14 +118,19 @@ async fn identical_reads_of_permitted_users_are_read_once_as_the_proxy() -> anyh
         let client = client(&apiserver, &fixture, user);
         Arc::new(client.expect("a certificate"))
     });
-    for permitted in [&alice, &bob] {
-        permitted.get(CONFIG_MAPS).await?.ok()?;
+    // Decisions are remembered, so that nobody has to ask for one while nothing is answered.
+    for target in [CONFIG_MAPS, COUNTER] {
+        for permitted in [&alice, &bob] {
+            permitted.get(target).await?.ok()?;
+        }
+        assert_eq!(carol.get(target).await?.status, StatusCode::FORBIDDEN);
     }
     apiserver.lag(true);
     let written = put(&apiserver, "counter", 1);
     let lists = || apiserver.counters().requests("list", "", "configmaps");
     let gets = || apiserver.counters().requests("get", "", "configmaps");
     let (lists_before, gets_before) = (lists(), gets());
+    apiserver.faults().stall(true);
     let mut reading = tokio::task::JoinSet::new();
     for _ in 0..READS {
         for client in [&alice, &bob, &carol] {
@@ -136,6 +141,9 @@ async fn identical_reads_of_permitted_users_are_read_once_as_the_proxy() -> anyh
             }
         }
     }
+    // Until all of them have given up hope of a proof and wait for a shared read.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    apiserver.faults().stall(false);
     let mut audit_ids = std::collections::HashSet::new();
     while let Some(read) = reading.join_next().await {
         let (is_carol, target, answer) = read?;
