@@ -164,9 +164,17 @@ async fn callers_without_a_valid_credential_get_a_401_status() -> anyhow::Result
     ];
     for protocol in PROTOCOLS {
         for (name, credential, headers) in cases {
-            let client = client(&fixture, &apiserver, credential, protocol)?;
             for target in [config_maps("a").as_str(), "/version", "/apis"] {
-                let answer = with(&client, Method::GET, target, headers).await?;
+                let ask = async || {
+                    let client = client(&fixture, &apiserver, credential, protocol)?;
+                    with(&client, Method::GET, target, headers).await
+                };
+                // A 401 is the last answer of an HTTP/2 connection; a client that meets its end
+                // asks again over another.
+                let answer = match ask().await {
+                    Err(_ended) if protocol == Protocol::Http2 => ask().await?,
+                    answer => answer?,
+                };
                 let status = answer.json()?;
                 assert_eq!(answer.status, 401, "{name}, {protocol:?}, {target}");
                 assert_eq!(status["kind"], "Status", "{name}");

@@ -28,8 +28,8 @@ pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 pub(crate) const HTTP1: &[u8] = b"http/1.1";
 pub(crate) const HTTP2: &[u8] = b"h2";
 
-/// Longer than anything here takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than anything here takes, the longest pause between two attempts included.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Largest body that is read.
 const BODY_BYTES: usize = 64 << 20;
