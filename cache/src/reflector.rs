@@ -1,13 +1,13 @@
 //! Lists and watches one resource upstream and feeds the writer of its cache.
 //!
 //! Owns the state machine (`reflector/machine.rs`), the proofs of freshness (`reflector/probe.rs`),
-//! the questions about the past (`reflector/historian.rs`) and the pace of retries. It refuses to know HTTP: [`ListerWatcher`] moves raw bodies. Machine
-//! and prober are two futures of one task that share the one writer; whichever stream delivers an
-//! event first applies it, and the other's copy is ignored, because both streams are gapless from a
-//! point at or below the own version. The invariant: the own version never goes back. A list older
-//! than what the cache has served is discarded, however often that takes; only a restored storage,
-//! which nothing but older consistent lists for a minute betrays, empties the cache and starts it
-//! over.
+//! the questions about the past (`reflector/historian.rs`) and the pace of retries. It refuses to
+//! know HTTP: [`ListerWatcher`] moves raw bodies. Machine and prober are two futures of one task
+//! that share the one writer; whichever stream delivers an event first applies it, and the other's
+//! copy is ignored, because both streams are gapless from a point at or below the own version. The
+//! invariant: the own version never goes back. A list older than what the cache has served is
+//! discarded, however often that takes; only a restored storage, which nothing but older consistent
+//! lists for a minute betrays, empties the cache and starts it over.
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -1,8 +1,8 @@
 //! The life of a request, in one function.
 //!
 //! Owns: the order of the steps, which is kube-apiserver's order of errors (as
-//! `DefaultBuildHandlerChain`, 1.36): what is asked, is the server leaving, its timeout, who asks, cache or not, may they,
-//! answer. Steps do not know each other.
+//! `DefaultBuildHandlerChain`, 1.36): what is asked, is the server leaving, its timeout, who asks,
+//! cache or not, may they, answer. Steps do not know each other.
 //! Refuses: to decide anything itself, and to buffer.
 //! Invariant: nothing reaches the cache without an [`Identity`] and a permit for exactly this
 //! request, and every request gets one answer and is counted once.
