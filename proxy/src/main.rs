@@ -9,6 +9,10 @@ use tracing_subscriber::{
 };
 use watershed_config::Config;
 
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Watershed sheds watches off the kube-apiserver.
 ///
 /// A proxy that kubelets and other clients use in place of the apiserver. It keeps one upstream watch
