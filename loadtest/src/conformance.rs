@@ -318,3 +318,16 @@ macro_rules! collect {
     };
 }
 for_each_case!(collect);
+
+/// Makes a test of every case, which the static `SUITE` beside it runs.
+#[macro_export]
+macro_rules! test_each_case {
+    ($($section:ident { $($law:ident: $numbers:expr,)* })*) => {
+        $(mod $section { $(
+            #[test]
+            fn $law() {
+                super::SUITE.test(concat!(stringify!($section), "::", stringify!($law)));
+            }
+        )* })*
+    };
+}

@@ -10,7 +10,7 @@ use watershed_loadtest::conformance::{
     self, CASES, Environment, NUMBERS, Running, Setup, Started, Subject, Suite, UNCLAIMED,
     start_embedded,
 };
-use watershed_loadtest::for_each_case;
+use watershed_loadtest::{for_each_case, test_each_case};
 
 struct Embedded;
 
@@ -67,17 +67,7 @@ static SUITE: LazyLock<Suite> = LazyLock::new(|| {
     Suite::new("direct", Arc::new(Embedded)).expect("a test process can have a runtime")
 });
 
-macro_rules! test_each {
-    ($($section:ident { $($law:ident: $numbers:expr,)* })*) => {
-        $(mod $section { $(
-            #[test]
-            fn $law() {
-                super::SUITE.test(concat!(stringify!($section), "::", stringify!($law)));
-            }
-        )* })*
-    };
-}
-for_each_case!(test_each);
+for_each_case!(test_each_case);
 
 #[test]
 fn every_number_is_claimed_once_by_a_case_or_a_reason() {

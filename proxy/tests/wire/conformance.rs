@@ -4,12 +4,13 @@
 use std::sync::{Arc, LazyLock};
 
 use futures_util::future::BoxFuture;
+use watershed_config::Live;
 use watershed_loadtest::{
     apiserver::Apiserver,
     conformance::{
         ControlPlane, Environment, Proxied, Running, Setup, Started, Subject, Suite, start_embedded,
     },
-    for_each_case,
+    for_each_case, test_each_case,
 };
 
 use crate::fixture::{Fixture, preload};
@@ -26,17 +27,7 @@ impl Environment for Through {
         Box::pin(async move {
             let apiserver = Arc::new(start_embedded(&setup).await?);
             let fixture = Fixture::start_without_files(&apiserver, |config| {
-                let live = &mut config.live;
-                live.authentication.anonymous = setup.anonymous;
-                live.authorization.allow_ttl = setup.decision_ttl;
-                live.authorization.deny_ttl = setup.decision_ttl;
-                live.drain.grace_period = setup.grace_period;
-                if let Some(bytes) = setup.history_bytes {
-                    live.cache.defaults.history_bytes = bytes;
-                }
-                for (group, resource) in &setup.preload {
-                    preload(live, group, resource);
-                }
+                set_up(&mut config.live, &setup);
             })
             .await?;
             Ok(Started {
@@ -52,6 +43,20 @@ impl Environment for Through {
                 running: Box::new(Pair { fixture, apiserver }),
             })
         })
+    }
+}
+
+/// The settings a case asks for.
+pub(crate) fn set_up(live: &mut Live, setup: &Setup) {
+    live.authentication.anonymous = setup.anonymous;
+    live.authorization.allow_ttl = setup.decision_ttl;
+    live.authorization.deny_ttl = setup.decision_ttl;
+    live.drain.grace_period = setup.grace_period;
+    if let Some(bytes) = setup.history_bytes {
+        live.cache.defaults.history_bytes = bytes;
+    }
+    for (group, resource) in &setup.preload {
+        preload(live, group, resource);
     }
 }
 
@@ -71,14 +76,4 @@ static SUITE: LazyLock<Suite> = LazyLock::new(|| {
     Suite::new("through the proxy", Arc::new(Through)).expect("a test process can have a runtime")
 });
 
-macro_rules! test_each {
-    ($($section:ident { $($law:ident: $numbers:expr,)* })*) => {
-        $(mod $section { $(
-            #[test]
-            fn $law() {
-                super::SUITE.test(concat!(stringify!($section), "::", stringify!($law)));
-            }
-        )* })*
-    };
-}
-for_each_case!(test_each);
+for_each_case!(test_each_case);

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use watershed_loadtest::apiserver::{Apiserver, Options};
 
 use crate::{
     client::{Answer, Client, Event, JSON, PROTOBUF, Protocol},
     fixture::{Fixture, until},
+    objects::{listed, put, version},
 };
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -28,35 +29,6 @@ fn admin(apiserver: &Apiserver, address: std::net::SocketAddr) -> anyhow::Result
     let pki = apiserver.pki();
     let credential = pki.issue("admin", Some("system:masters"))?;
     Client::new(address, pki.ca(), Some(&credential), Protocol::Http2)
-}
-
-/// Writes a ConfigMap past the wire.
-fn put(apiserver: &Apiserver, name: &str, value: u64) -> u64 {
-    let resource = apiserver.registry().find("", "v1", "configmaps");
-    let object = json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {
-            "name": name, "namespace": "default", "uid": "u",
-            "creationTimestamp": "2026-01-01T00:00:00Z",
-        },
-        "data": {"value": value.to_string()},
-    });
-    let resource = resource.expect("configmaps are built in");
-    apiserver.store().load(&resource, object).resource_version
-}
-
-fn version(object: &Value) -> anyhow::Result<u64> {
-    let version = object["metadata"]["resourceVersion"].as_str();
-    Ok(version.context("no version")?.parse()?)
-}
-
-/// The counter's version in a list.
-fn listed(list: &Value) -> anyhow::Result<u64> {
-    let items = list["items"].as_array().context("no items")?;
-    let counter = items
-        .iter()
-        .find(|item| item["metadata"]["name"] == "counter");
-    version(counter.context("no counter")?)
 }
 
 /// The counter's version in the initial events of a watch.
@@ -80,8 +52,8 @@ async fn streamed(client: &Client, accept: &'static str) -> anyhow::Result<u64> 
 /// Reads in every way and demands the write at `written`, or a newer one.
 async fn demand(client: &Client, written: u64) -> anyhow::Result<()> {
     let get = async { version(&client.get(COUNTER).await?.ok()?) };
-    let list = async { listed(&client.get(CONFIG_MAPS).await?.ok()?) };
-    let everywhere = async { listed(&client.get("/api/v1/configmaps").await?.ok()?) };
+    let list = async { listed(&client.get(CONFIG_MAPS).await?.ok()?, "counter") };
+    let everywhere = async { listed(&client.get("/api/v1/configmaps").await?.ok()?, "counter") };
     let (get, list, everywhere, json, protobuf) = tokio::try_join!(
         get,
         list,
@@ -143,9 +115,12 @@ async fn a_stream_that_lags_makes_no_read_stale() -> anyhow::Result<()> {
         .get(&format!("{CONFIG_MAPS}?resourceVersion=0"))
         .await?
         .ok()?;
-    ensure!(listed(&cached)? < written, "the stream does not lag");
+    ensure!(
+        listed(&cached, "counter")? < written,
+        "the stream does not lag"
+    );
     let get = async { version(&client.get(COUNTER).await?.ok()?) };
-    let list = async { listed(&client.get(CONFIG_MAPS).await?.ok()?) };
+    let list = async { listed(&client.get(CONFIG_MAPS).await?.ok()?, "counter") };
     let (get, list, watch) = tokio::join!(get, list, streamed(&client, JSON));
     assert_eq!(get?, written, "GET");
     assert_eq!(list?, written, "LIST");
@@ -239,7 +214,7 @@ async fn a_cache_opens_at_first_use_and_closes_when_idle() -> anyhow::Result<()>
     for round in 0..2 {
         assert_eq!(open(), 0, "nobody asked, round {round}");
         let list = client.get(CONFIG_MAPS).await?.ok()?;
-        assert_eq!(listed(&list)?, written);
+        assert_eq!(listed(&list, "counter")?, written);
         until("the cache is open", || open() == 1).await?;
         let target = format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", version(&list)?);
         let mut watch = client.watch(&target, JSON).await?;

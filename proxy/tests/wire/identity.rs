@@ -7,7 +7,7 @@ use http::{HeaderName, Method};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use watershed_loadtest::apiserver::{
     Apiserver, Options,
     authn::Users,
@@ -17,6 +17,7 @@ use watershed_loadtest::apiserver::{
 use crate::{
     client::{Answer, Client, JSON, PROTOBUF, Protocol, empty, full},
     fixture::Fixture,
+    objects::{let_read, load},
 };
 
 /// Headers of a request, by name.
@@ -41,24 +42,7 @@ async fn start() -> anyhow::Result<Apiserver> {
     })
     .await?;
     for (namespace, user) in [("a", "alice"), ("b", "bob")] {
-        let rbac = "rbac.authorization.k8s.io";
-        let metadata = json!({"name": "reader", "namespace": namespace, "uid": "u"});
-        let rule = json!({
-            "apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"],
-        });
-        load(
-            &apiserver,
-            (rbac, "roles"),
-            json!({"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": metadata,
-                "rules": [rule]}),
-        );
-        load(
-            &apiserver,
-            (rbac, "rolebindings"),
-            json!({"apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": metadata,
-                "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "reader"},
-                "subjects": [{"apiGroup": rbac, "kind": "User", "name": user}]}),
-        );
+        let_read(&apiserver, namespace, &[user]);
         load(
             &apiserver,
             ("", "configmaps"),
@@ -69,13 +53,6 @@ async fn start() -> anyhow::Result<Apiserver> {
         );
     }
     Ok(apiserver)
-}
-
-fn load(apiserver: &Apiserver, (group, resource): (&str, &str), object: Value) {
-    let found = apiserver.registry().find(group, "v1", resource);
-    apiserver
-        .store()
-        .load(&found.expect("it is built in"), object);
 }
 
 /// A client of the proxy.

@@ -15,6 +15,7 @@ mod freshness;
 mod golden;
 mod identity;
 mod kube_rs;
+mod objects;
 mod operations;
 mod passthrough;
 mod peer;

@@ -24,7 +24,7 @@ use watershed_loadtest::{
 };
 
 use self::control_plane::{Assets, RealControlPlane};
-use crate::fixture::{Fixture, preload};
+use crate::{conformance::set_up, fixture::Fixture};
 
 /// Cases under way at a time; most of them wait for bookmarks.
 const CONCURRENT: usize = 4;
@@ -127,17 +127,7 @@ async fn proxy(plane: &RealControlPlane, setup: &Setup) -> anyhow::Result<Fixtur
             cert_file,
             key_file,
         };
-        let live = &mut config.live;
-        live.authentication.anonymous = setup.anonymous;
-        live.authorization.allow_ttl = setup.decision_ttl;
-        live.authorization.deny_ttl = setup.decision_ttl;
-        live.drain.grace_period = setup.grace_period;
-        if let Some(bytes) = setup.history_bytes {
-            live.cache.defaults.history_bytes = bytes;
-        }
-        for (group, resource) in &setup.preload {
-            preload(live, group, resource);
-        }
+        set_up(&mut config.live, setup);
     })
     .await
 }

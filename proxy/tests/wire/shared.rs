@@ -10,6 +10,7 @@ use watershed_loadtest::apiserver::{Apiserver, Options, authn::Users, faults::Fa
 use crate::{
     client::{Answer, Client, Event, JSON, Protocol},
     fixture::Fixture,
+    objects::{let_read, listed, put, version},
 };
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -24,45 +25,8 @@ async fn start() -> anyhow::Result<Apiserver> {
         ..Options::default()
     })
     .await?;
-    let rbac = "rbac.authorization.k8s.io";
-    let metadata = json!({"name": "reader", "namespace": "default", "uid": "u"});
-    let rule = json!({
-        "apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"],
-    });
-    let subject = |name: &str| json!({"apiGroup": rbac, "kind": "User", "name": name});
-    load(
-        &apiserver,
-        (rbac, "roles"),
-        json!({"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": metadata,
-            "rules": [rule]}),
-    );
-    load(
-        &apiserver,
-        (rbac, "rolebindings"),
-        json!({"apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": metadata,
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "reader"},
-            "subjects": [subject("alice"), subject("bob")]}),
-    );
+    let_read(&apiserver, "default", &["alice", "bob"]);
     Ok(apiserver)
-}
-
-fn load(apiserver: &Apiserver, (group, resource): (&str, &str), object: Value) -> u64 {
-    let found = apiserver.registry().find(group, "v1", resource);
-    let found = found.expect("it is built in");
-    apiserver.store().load(&found, object).resource_version
-}
-
-/// Writes a ConfigMap past the wire.
-fn put(apiserver: &Apiserver, name: &str, value: u64) -> u64 {
-    let object = json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {
-            "name": name, "namespace": "default", "uid": "u",
-            "creationTimestamp": "2026-01-01T00:00:00Z",
-        },
-        "data": {"value": value.to_string()},
-    });
-    load(apiserver, ("", "configmaps"), object)
 }
 
 fn client(apiserver: &Apiserver, to: &Fixture, user: &str) -> anyhow::Result<Client> {
@@ -75,17 +39,6 @@ fn client(apiserver: &Apiserver, to: &Fixture, user: &str) -> anyhow::Result<Cli
         Some(&credential),
         Protocol::Http2,
     )
-}
-
-fn version(object: &Value) -> anyhow::Result<u64> {
-    let version = object["metadata"]["resourceVersion"].as_str();
-    Ok(version.context("no version")?.parse()?)
-}
-
-fn listed(list: &Value, name: &str) -> anyhow::Result<u64> {
-    let items = list["items"].as_array().context("no items")?;
-    let found = items.iter().find(|item| item["metadata"]["name"] == name);
-    version(found.context("it is not listed")?)
 }
 
 /// What a consistent watch begins with: the counter's version, or the error it ends with.
