@@ -51,6 +51,7 @@ mod watch_cache;
 mod watcher;
 mod watchers;
 mod window;
+mod worker;
 
 pub use error::{CacheError, NotFresh, OverBudget};
 pub use fields::FieldSet;
@@ -67,3 +68,4 @@ pub use resource_version::{InvalidResourceVersion, ResourceVersion};
 pub use store::{Snapshot, StateId};
 pub use watch_cache::{Options, WatchCache, Writer};
 pub use watcher::{WatchStart, Watcher};
+pub use worker::{Dispatcher, Entered, Workers};

@@ -28,6 +28,7 @@ use crate::view::View;
 use crate::waiting::{Proof, WaitingRoom};
 use crate::watcher::{WatchStart, Watcher};
 use crate::window::Window;
+use crate::worker::Workers;
 
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,8 @@ pub struct Options {
     /// Readers that may wait for one proof of freshness (250,000). Beyond it [`NotFresh::Busy`] is
     /// returned at once.
     pub consistent_waiters: usize,
+    /// The threads watches are opened on (none: the writer wakes every watch itself).
+    pub workers: Workers,
 }
 
 impl Default for Options {
@@ -70,6 +73,7 @@ impl Default for Options {
             history_bytes: 64 << 20,
             history_age: Duration::from_secs(300),
             consistent_waiters: 250_000,
+            workers: Workers::inline(),
         }
     }
 }
