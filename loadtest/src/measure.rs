@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -102,6 +102,16 @@ impl Latency {
         LatencySummary::of(&self.past.lock())
     }
 
+    /// What was recorded since the last time, as (microseconds, how many); forgets it.
+    #[must_use]
+    pub fn take_counts(&self) -> Vec<(u64, u64)> {
+        let interval = self.drain();
+        let recorded = interval.iter_recorded();
+        recorded
+            .map(|own| (own.value_iterated_to(), own.count_since_last_iteration()))
+            .collect()
+    }
+
     fn drain(&self) -> Histogram<u64> {
         let mut sum = histogram();
         for shard in &self.shards {
@@ -114,7 +124,7 @@ impl Latency {
 }
 
 /// Percentiles, in microseconds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LatencySummary {
     /// Values.
     pub count: u64,
@@ -133,6 +143,16 @@ pub struct LatencySummary {
 }
 
 impl LatencySummary {
+    /// The percentiles of (microseconds, how many).
+    #[must_use]
+    pub fn of_counts(counts: &[(u64, u64)]) -> Self {
+        let mut sum = histogram();
+        for (latency, count) in counts {
+            sum.saturating_record_n(*latency, *count);
+        }
+        Self::of(&sum)
+    }
+
     fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile| histogram.value_at_quantile(quantile);
         let curve = if histogram.is_empty() {

@@ -12,6 +12,8 @@ mod idle;
 mod list;
 mod outcome;
 mod progress;
+#[allow(dead_code, reason = "for the scenarios that are written now")]
+mod run;
 mod slow;
 mod steady;
 mod storm;
@@ -25,10 +27,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::report;
 use bench::Bench;
+use run::Run;
 
 /// What `watershed-loadtest run` can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -54,13 +58,13 @@ pub enum Scenario {
 pub struct RunArguments {
     /// What to do
     pub scenario: Scenario,
-    /// Where kubelets connect, https://HOST:PORT
+    /// Where clients connect, https://HOST:PORT: a proxy, a kube-apiserver, any peer
     #[arg(long, value_name = "URL")]
     pub target: String,
     /// Folder with ca.crt and ca.key, as `watershed-loadtest apiserver --dir` writes it
     #[arg(long)]
     pub dir: PathBuf,
-    /// Process to measure (memory, CPU); without it only this side is measured
+    /// The server process, on this machine, whose memory and CPU are measured
     #[arg(long)]
     pub pid: Option<u32>,
     /// Where to write the result as JSON
@@ -69,30 +73,52 @@ pub struct RunArguments {
     /// Where to write the result as a self-contained HTML page
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
-    /// Hollow kubelets
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    pub kubelets: usize,
-    /// Length of the measured part, seconds
-    #[arg(long, default_value_t = 30, value_name = "S")]
-    pub seconds: u64,
-    /// Rate of the churn
-    #[arg(long, default_value_t = 20.0, value_name = "W")]
-    pub writes_per_second: f64,
-    /// The embedded apiserver behind a proxy, https://HOST:PORT: writes go there directly
+    /// JSON of an earlier run of this scenario, to be shown beside this one
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+    /// Connections, each with a certificate of its own [default: by scenario]
+    #[arg(long, value_name = "N", alias = "kubelets")]
+    pub connections: Option<usize>,
+    /// Watches of each connection [default: by scenario]
+    #[arg(long, value_name = "N")]
+    pub watches: Option<usize>,
+    /// Length of the measured part, seconds [default: by scenario]
+    #[arg(long, value_name = "S")]
+    pub seconds: Option<u64>,
+    /// Writes per second [default: by scenario]
+    #[arg(long, value_name = "W")]
+    pub writes_per_second: Option<f64>,
+    /// What clients ask for
+    #[arg(long, value_enum, default_value_t = Encoding::Protobuf)]
+    pub encoding: Encoding,
+    /// The apiserver behind a proxy, https://HOST:PORT: writes go there directly
     #[arg(long, value_name = "URL")]
     pub apiserver: Option<String>,
     /// The proxy's admin listener, http://HOST:PORT
     #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
+    /// Processes that hold the connections [default: what file descriptors and cores ask for]
+    #[arg(long, value_name = "K")]
+    pub loaders: Option<usize>,
+    /// TLS handshakes at one time
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub handshakes: usize,
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Kubelets started per second, at most
+    /// Kubelets started per second, at most, by `churn`
     #[arg(long, default_value_t = 500.0, value_name = "RATE")]
     pub starts_per_second: f64,
-    /// TLS handshakes at one time
-    #[arg(long, default_value_t = 32, value_name = "N")]
-    pub handshakes: usize,
+}
+
+/// What clients ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// As kubelets and controllers do
+    Protobuf,
+    /// As kubectl and most other clients do
+    Json,
 }
 
 /// Runs one scenario; the exit code is 1 when its verdict is negative.
@@ -104,7 +130,10 @@ pub async fn run(arguments: RunArguments, stop: CancellationToken) -> Result<Exi
     target.pid = arguments.pid;
     target.apiserver.clone_from(&arguments.apiserver);
     target.admin.clone_from(&arguments.admin);
-    let outcome = outcome(&arguments, target, &stop).await?;
+    let mut outcome = outcome(&arguments, target, &stop).await?;
+    if let Some(path) = &arguments.compare {
+        outcome.compare(path)?;
+    }
     if let Some(path) = &arguments.json {
         write(path, &serde_json::to_string_pretty(&outcome)?)?;
     }
@@ -120,7 +149,8 @@ async fn outcome(
     target: Target,
     stop: &CancellationToken,
 ) -> Result<Outcome> {
-    let bench = Bench::new(arguments, target, stop)?;
+    let run = Run::new(arguments, target, stop).await?;
+    let bench = Bench::new(run)?;
     match arguments.scenario {
         Scenario::Steady => steady::run(bench).await,
         Scenario::Broadcast => broadcast::run(bench).await,

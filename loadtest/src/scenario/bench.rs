@@ -1,4 +1,4 @@
-//! What every scenario stands on: kubelets, a writer, a process under measurement.
+//! What scenarios with hollow kubelets stand on: kubelets, a writer, a process under measurement.
 //!
 //! Owns the order of start, load and judgement. Refuses to interpret: which figures a scenario
 //! shows is its own file's.
@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::{Outcome, Plot, Series, Unit};
+use super::run::Run;
 use super::{Administrator, Progress, RunArguments, Target};
 use crate::churn::{Churn, ChurnOptions, Mix};
 use crate::kubelet::fleet::{Fleet, FleetOptions};
@@ -26,7 +27,7 @@ const SETTLE: Duration = Duration::from_secs(60);
 /// Watches of a kubelet with one pod that mounts three objects.
 pub(super) const WATCHES_PER_KUBELET: u64 = 8;
 
-/// A run in the making.
+/// A run with hollow kubelets.
 pub(super) struct Bench {
     pub(super) arguments: RunArguments,
     pub(super) admin: Administrator,
@@ -48,35 +49,45 @@ pub(super) struct Window {
 }
 
 impl Bench {
-    pub(super) fn new(
-        arguments: &RunArguments,
-        target: Target,
-        stop: &CancellationToken,
-    ) -> Result<Self> {
+    pub(super) fn new(run: Run) -> Result<Self> {
+        let Run {
+            arguments,
+            target,
+            admin,
+            outcome,
+            stop,
+            ..
+        } = run;
         let mut options = FleetOptions::new(target.endpoint()?, Arc::clone(&target.pki));
         options.starts_per_second = arguments.starts_per_second;
         options.handshakes_max = arguments.handshakes;
-        let settings = vec![
-            ("target".to_owned(), target.url.clone()),
-            ("kubelets".to_owned(), arguments.kubelets.to_string()),
-            ("seconds".to_owned(), arguments.seconds.to_string()),
-            (
-                "writes per second".to_owned(),
-                arguments.writes_per_second.to_string(),
-            ),
-            ("seed".to_owned(), arguments.seed.to_string()),
-        ];
-        let name = format!("{:?}", arguments.scenario).to_lowercase();
-        Ok(Self {
-            arguments: arguments.clone(),
-            admin: Administrator::new(&target)?,
+        let mut bench = Self {
+            admin,
             // The fleet outlives `stop`, so that what it saw can be judged.
             fleet: Fleet::new(options, &CancellationToken::new()),
-            outcome: Outcome::new(&name, settings),
+            outcome,
             process: target.pid.map(|pid| Process::new(Some(pid))),
             target,
-            stop: stop.clone(),
-        })
+            arguments,
+            stop,
+        };
+        let settings = [
+            ("kubelets", bench.kubelets().to_string()),
+            ("seconds", bench.seconds().as_secs().to_string()),
+            ("writes per second", bench.writes_per_second().to_string()),
+            ("seed", bench.arguments.seed.to_string()),
+        ];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value));
+        bench.outcome.settings.extend(settings);
+        Ok(bench)
+    }
+
+    pub(super) fn kubelets(&self) -> usize {
+        self.arguments.connections.unwrap_or(100)
+    }
+
+    fn writes_per_second(&self) -> f64 {
+        self.arguments.writes_per_second.unwrap_or(20.0)
     }
 
     /// The measured process now.
@@ -89,7 +100,7 @@ impl Bench {
     }
 
     pub(super) fn seconds(&self) -> Duration {
-        Duration::from_secs(self.arguments.seconds)
+        Duration::from_secs(self.arguments.seconds.unwrap_or(30))
     }
 
     /// Starts kubelets until there are `count`.
@@ -113,7 +124,7 @@ impl Bench {
     /// Creates what is written to and one pod on each node, and waits for the watches this makes.
     pub(super) async fn populate(&mut self, mix: Mix) -> Result<Churn> {
         let mut options = ChurnOptions::new(self.fleet.nodes());
-        options.writes_per_second = self.arguments.writes_per_second;
+        options.writes_per_second = self.writes_per_second();
         options.seed = self.arguments.seed;
         options.mix = mix;
         let mut churn = Churn::new(self.admin.client().clone(), options);

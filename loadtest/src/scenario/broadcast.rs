@@ -8,7 +8,7 @@ use super::outcome::Unit;
 use crate::churn::Mix;
 
 pub(super) async fn run(mut bench: Bench) -> Result<Outcome> {
-    bench.start_kubelets(bench.arguments.kubelets).await?;
+    bench.start_kubelets(bench.kubelets()).await?;
     let mut churn = bench.populate(Mix::BROADCAST).await?;
     // Starts and pods are over; only broadcasts are to be in the figures.
     let _ = bench.stats().latency.take();

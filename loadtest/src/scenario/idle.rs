@@ -17,7 +17,7 @@ pub(super) async fn run(mut bench: Bench) -> Result<Outcome> {
     let mut points = Vec::new();
     let mut churn: Option<Churn> = None;
     for step in STEPS {
-        let count = ((bench.arguments.kubelets as f64 * step) as usize).max(1);
+        let count = ((bench.kubelets() as f64 * step) as usize).max(1);
         bench.start_kubelets(count).await?;
         match &mut churn {
             Some(churn) => bench.bind_more(churn).await?,

@@ -18,7 +18,7 @@ use crate::measure::Latency;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(mut bench: Bench) -> Result<Outcome> {
-    bench.start_kubelets(bench.arguments.kubelets).await?;
+    bench.start_kubelets(bench.kubelets()).await?;
     let reader = Administrator::at(&bench.target, &bench.target.url)?;
     reader.check().await?;
     for (encoding, call) in [

@@ -4,14 +4,16 @@
 //! Invariant: a figure that was not measured says where it comes from.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
-use serde::Serialize;
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::measure::LatencySummary;
 use crate::measure::verdict::Verdict;
 
 /// Unit of a figure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Unit {
     /// A number of things.
@@ -29,7 +31,7 @@ pub enum Unit {
 }
 
 /// One figure.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
     /// What it is.
     pub name: String,
@@ -38,7 +40,7 @@ pub struct Metric {
     /// Its unit.
     pub unit: Unit,
     /// How a derived figure was derived; none for a measured one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derived_from: Option<String>,
 }
 
@@ -97,7 +99,7 @@ pub fn grouped(value: f64) -> String {
 }
 
 /// A line of a plot.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Series {
     /// What it is.
     pub name: String,
@@ -106,7 +108,7 @@ pub struct Series {
 }
 
 /// A plot.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plot {
     /// Heading.
     pub title: String,
@@ -121,7 +123,7 @@ pub struct Plot {
 }
 
 /// The result of a run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Outcome {
     /// The scenario, or `demo`.
     pub name: String,
@@ -135,6 +137,9 @@ pub struct Outcome {
     pub latency: LatencySummary,
     /// Curves.
     pub plots: Vec<Plot>,
+    /// An earlier run, shown beside this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Box<Self>>,
 }
 
 impl Outcome {
@@ -148,7 +153,27 @@ impl Outcome {
             metrics: Vec::new(),
             latency: LatencySummary::default(),
             plots: Vec::new(),
+            compared: None,
         }
+    }
+
+    /// Shows an earlier run beside this one.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no result of a run.
+    pub fn compare(&mut self, path: &Path) -> Result<()> {
+        let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        let earlier: Self = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is no result of a run", path.display()))?;
+        self.compared = Some(Box::new(earlier));
+        Ok(())
+    }
+
+    /// The figure of that name in the run that is compared.
+    #[must_use]
+    pub fn compared_to(&self, name: &str) -> Option<&Metric> {
+        let metrics = &self.compared.as_ref()?.metrics;
+        metrics.iter().find(|metric| metric.name == name)
     }
 
     /// Adds a measured figure.
@@ -208,6 +233,13 @@ impl Outcome {
         self.latency = latency;
     }
 
+    /// What was loaded: the setting `target`.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        let setting = self.settings.iter().find(|(name, _)| name == "target");
+        setting.map_or(self.name.as_str(), |(_, value)| value)
+    }
+
     /// The outcome as plain text.
     #[must_use]
     pub fn table(&self) -> String {
@@ -222,13 +254,22 @@ impl Outcome {
         for (name, value) in &self.settings {
             let _ = writeln!(text, "  {name:width$}  {value}");
         }
+        if let Some(compared) = &self.compared {
+            let other = compared.endpoint();
+            let _ = writeln!(text, "  {:width$}  {:>12}  {other:>12}", "", "this run");
+        }
         for metric in &self.metrics {
             let from = metric
                 .derived_from
                 .as_ref()
                 .map(|from| format!("  ({from})"));
             let (name, value, from) = (&metric.name, metric.display(), from.unwrap_or_default());
-            let _ = writeln!(text, "  {name:width$}  {value:>12}{from}");
+            let other = self.compared.as_ref().map(|_| {
+                let other = self.compared_to(name).map(Metric::display);
+                format!("  {:>12}", other.unwrap_or_default())
+            });
+            let other = other.unwrap_or_default();
+            let _ = writeln!(text, "  {name:width$}  {value:>12}{other}{from}");
         }
         let _ = write!(text, "{}", verdict(&self.verdict));
         text

@@ -11,7 +11,7 @@ use crate::churn::Mix;
 use crate::measure::LatencySummary;
 
 pub(super) async fn run(mut bench: Bench) -> Result<Outcome> {
-    bench.start_kubelets(bench.arguments.kubelets).await?;
+    bench.start_kubelets(bench.kubelets()).await?;
     let mut churn = bench.populate(Mix::ALL).await?;
     let third = bench.seconds() / 3;
     let _ = bench.stats().latency.take();

@@ -9,7 +9,7 @@ use crate::churn::Mix;
 
 pub(super) async fn run(mut bench: Bench) -> Result<Outcome> {
     let before = bench.sample();
-    bench.start_kubelets(bench.arguments.kubelets).await?;
+    bench.start_kubelets(bench.kubelets()).await?;
     let mut churn = bench.populate(Mix::ALL).await?;
     bench.add_memory(before);
     let window = bench.load(&mut churn, bench.seconds()).await;

@@ -18,7 +18,7 @@ const CUTS: u32 = 3;
 const RETURN_MAX: Duration = Duration::from_secs(120);
 
 pub(super) async fn run(mut bench: Bench) -> Result<Outcome> {
-    bench.start_kubelets(bench.arguments.kubelets).await?;
+    bench.start_kubelets(bench.kubelets()).await?;
     let mut churn = bench.populate(Mix::ALL).await?;
     let steady = bench.sample();
     let (duration, wanted) = (bench.seconds(), bench.watches_wanted());
