@@ -10,3 +10,4 @@ pub mod kubelet;
 pub mod measure;
 pub mod report;
 pub mod scenario;
+pub mod watchers;

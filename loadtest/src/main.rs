@@ -6,11 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use watershed_loadtest::apiserver::authn::Users;
 use watershed_loadtest::apiserver::{Apiserver, Options};
 use watershed_loadtest::scenario::{self, RunArguments};
+use watershed_loadtest::watchers;
 
 /// Everything needed to judge a Watershed proxy without a cluster.
 #[derive(Debug, Parser)]
@@ -41,15 +43,24 @@ enum Command {
     /// Put load on a server, measure it, and judge whether anything was lost, doubled or reordered.
     ///
     /// The exit code is 1 when the verdict is negative.
-    Run(#[command(flatten)] RunArguments),
+    Run(#[command(flatten)] Box<RunArguments>),
+    /// Holds some of the connections of a run, which starts it.
+    #[command(hide = true)]
+    Loader,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .init();
-    match run(Arguments::parse()).await {
+    let arguments = Arguments::parse();
+    let mut runtime = match arguments.command {
+        // Nothing is handed between threads, so a loader costs less than what it loads.
+        Command::Loader => Builder::new_current_thread(),
+        Command::Apiserver { .. } | Command::Run(_) => Builder::new_multi_thread(),
+    };
+    let runtime = runtime.enable_all().build().context("start the runtime");
+    match runtime.and_then(|runtime| runtime.block_on(run(arguments))) {
         Ok(code) => code,
         Err(error) => {
             report(&error);
@@ -64,7 +75,11 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
             apiserver(listen, dir, users).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run(arguments) => load(arguments).await,
+        Command::Run(arguments) => load(*arguments).await,
+        Command::Loader => {
+            watchers::serve_stdin().await?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

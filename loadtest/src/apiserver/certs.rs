@@ -61,6 +61,29 @@ impl Credential {
     }
 }
 
+/// A key that many client certificates are made for, where thousands are needed at once.
+#[derive(Debug)]
+pub struct SharedKey(KeyPair);
+
+impl SharedKey {
+    /// Makes a key.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn new() -> Result<Self> {
+        generate().map(Self)
+    }
+
+    /// The key as rustls wants it.
+    ///
+    /// # Errors
+    /// When rustls cannot use it.
+    pub fn signing(&self) -> Result<Arc<dyn rustls::sign::SigningKey>> {
+        let key = PrivateKeyDer::Pkcs8(self.0.serialize_der().into());
+        Ok(aws_lc_rs::sign::any_supported_type(&key)?)
+    }
+}
+
 /// Both authorities and the server's own certificate.
 #[derive(Debug)]
 pub struct Pki {
@@ -101,6 +124,32 @@ impl Pki {
         })
     }
 
+    /// The cluster authority out of its certificate and key, PEM, as [`Pki::authority_pem`] gives
+    /// them; the front proxy's is new.
+    ///
+    /// # Errors
+    /// When the key is unusable.
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self> {
+        let cluster = Authority {
+            certificate: certificate.to_owned(),
+            key: KeyPair::from_pem(key).context("read the key of the authority")?,
+            name: CLUSTER_AUTHORITY,
+        };
+        let front_proxy = Authority::new(FRONT_PROXY_AUTHORITY, generate()?)?;
+        let server = cluster.server()?;
+        Ok(Self {
+            cluster,
+            front_proxy,
+            server,
+        })
+    }
+
+    /// Certificate and key of the cluster authority, PEM.
+    #[must_use]
+    pub fn authority_pem(&self) -> (String, String) {
+        (self.ca().to_owned(), self.cluster.key.serialize_pem())
+    }
+
     /// The cluster authority's certificate, PEM.
     #[must_use]
     pub fn ca(&self) -> &str {
@@ -133,6 +182,23 @@ impl Pki {
     /// When the name cannot stand in a certificate.
     pub fn issue_node(&self, name: &str) -> Result<Credential> {
         self.issue(&format!("system:node:{name}"), Some("system:nodes"))
+    }
+
+    /// A client certificate for a user in at most one group, for a key that others share: a
+    /// fraction of the work of [`Pki::issue`].
+    ///
+    /// # Errors
+    /// When the name cannot stand in a certificate.
+    pub fn issue_shared(
+        &self,
+        key: &SharedKey,
+        user: &str,
+        group: Option<&str>,
+    ) -> Result<CertificateDer<'static>> {
+        let authority = authority(self.cluster.name);
+        let issuer = Issuer::from_params(&authority, &self.cluster.key);
+        let certificate = client(user, group).signed_by(&key.0, &issuer)?;
+        Ok(certificate.der().clone())
     }
 
     /// The certificate that may assert identities by header, `front-proxy-client`.

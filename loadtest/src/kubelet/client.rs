@@ -105,6 +105,44 @@ impl Endpoint {
         })
     }
 
+    /// `HOST:PORT` as it was given.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// What it resolved to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What its certificate has to name.
+    #[must_use]
+    pub fn name(&self) -> &ServerName<'static> {
+        &self.name
+    }
+
+    /// TLS towards it, HTTP/2 only, without a client certificate.
+    ///
+    /// # Errors
+    /// When the provider has no usable protocol version.
+    pub fn tls(&self) -> Result<rustls::ClientConfig> {
+        let mut config = self.builder()?.with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(config)
+    }
+
+    fn builder(
+        &self,
+    ) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?;
+        Ok(builder.with_root_certificates(Arc::clone(&self.roots)))
+    }
+
     /// A client that presents a certificate. Nothing is dialled before [`Connection::run`].
     ///
     /// # Errors
@@ -114,10 +152,8 @@ impl Endpoint {
         credential: &Credential,
         gate: Arc<Semaphore>,
     ) -> Result<(Client, Connection)> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(Arc::clone(&self.roots))
+        let mut config = self
+            .builder()?
             .with_client_auth_cert(credential.chain()?, credential.private_key()?)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
