@@ -8,10 +8,13 @@
 mod bench;
 mod broadcast;
 mod churn;
+mod get;
 mod idle;
 mod list;
 mod outcome;
+mod passthrough;
 mod progress;
+mod reads;
 #[allow(dead_code, reason = "for the scenarios that are written now")]
 mod run;
 mod slow;
@@ -43,8 +46,12 @@ pub enum Scenario {
     Broadcast,
     /// All connections are cut at once under churn: time until all watches resumed, relists
     Storm,
-    /// LIST of nodes at resourceVersion=0: latency and CPU
+    /// LIST of nodes at resourceVersion=0: latency, first byte, CPU; memory of lists nobody reads
     List,
+    /// GET of one node at resourceVersion=0: latency and CPU
+    Get,
+    /// A GET and a PUT that are forwarded, and the same directly: latency added
+    Passthrough,
     /// Memory at two numbers of kubelets: the slope per connection and watch
     Idle,
     /// Every tenth kubelet stops reading: latency of the others, resuming of the stalled
@@ -103,6 +110,12 @@ pub struct RunArguments {
     /// TLS handshakes at one time
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub handshakes: usize,
+    /// Objects that `list` and `get` create and read [default: by scenario]
+    #[arg(long, value_name = "N")]
+    pub objects: Option<usize>,
+    /// Bytes of JSON of each of them [default: by scenario]
+    #[arg(long, value_name = "BYTES")]
+    pub object_bytes: Option<usize>,
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -150,15 +163,16 @@ async fn outcome(
     stop: &CancellationToken,
 ) -> Result<Outcome> {
     let run = Run::new(arguments, target, stop).await?;
-    let bench = Bench::new(run)?;
     match arguments.scenario {
-        Scenario::Steady => steady::run(bench).await,
-        Scenario::Broadcast => broadcast::run(bench).await,
-        Scenario::Storm => storm::run(bench).await,
-        Scenario::List => list::run(bench).await,
-        Scenario::Idle => idle::run(bench).await,
-        Scenario::Slow => slow::run(bench).await,
-        Scenario::Churn => churn::run(bench).await,
+        Scenario::Steady => steady::run(Bench::new(run)?).await,
+        Scenario::Broadcast => broadcast::run(Bench::new(run)?).await,
+        Scenario::Storm => storm::run(Bench::new(run)?).await,
+        Scenario::List => list::run(run).await,
+        Scenario::Get => get::run(run).await,
+        Scenario::Passthrough => passthrough::run(run).await,
+        Scenario::Idle => idle::run(Bench::new(run)?).await,
+        Scenario::Slow => slow::run(Bench::new(run)?).await,
+        Scenario::Churn => churn::run(Bench::new(run)?).await,
     }
 }
 

@@ -259,6 +259,8 @@ pub struct Call {
     accept: &'static str,
     content_type: Option<&'static str>,
     body: Bytes,
+    /// Whether the answer may be compressed, as Go's transport asks for.
+    gzip: bool,
 }
 
 impl Call {
@@ -271,6 +273,7 @@ impl Call {
             accept: ACCEPT_PROTOBUF,
             content_type: None,
             body: Bytes::new(),
+            gzip: true,
         }
     }
 
@@ -288,6 +291,7 @@ impl Call {
             accept: ACCEPT_PROTOBUF,
             content_type,
             body,
+            gzip: true,
         }
     }
 
@@ -295,6 +299,13 @@ impl Call {
     #[must_use]
     pub fn json(mut self) -> Self {
         self.accept = "application/json";
+        self
+    }
+
+    /// The answer shall not be compressed.
+    #[must_use]
+    pub fn plain(mut self) -> Self {
+        self.gzip = false;
         self
     }
 }
@@ -336,8 +347,10 @@ impl Client {
             .method(call.method.clone())
             .uri(format!("https://{}{}", self.authority, call.target))
             .header(ACCEPT, call.accept)
-            .header(USER_AGENT, AGENT)
-            .header(ACCEPT_ENCODING, "gzip");
+            .header(USER_AGENT, AGENT);
+        if call.gzip {
+            request = request.header(ACCEPT_ENCODING, "gzip");
+        }
         if let Some(content_type) = call.content_type {
             request = request.header(CONTENT_TYPE, content_type);
         }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::outcome::{Outcome, Plot, Series, Unit};
 use super::run::Run;
-use super::{Administrator, Progress, RunArguments, Target};
+use super::{Administrator, Progress, RunArguments};
 use crate::churn::{Churn, ChurnOptions, Mix};
 use crate::kubelet::fleet::{Fleet, FleetOptions};
 use crate::kubelet::stats::Stats;
@@ -33,7 +33,6 @@ pub(super) struct Bench {
     pub(super) admin: Administrator,
     pub(super) fleet: Fleet,
     pub(super) outcome: Outcome,
-    pub(super) target: Target,
     process: Option<Process>,
     pub(super) stop: CancellationToken,
 }
@@ -67,7 +66,6 @@ impl Bench {
             fleet: Fleet::new(options, &CancellationToken::new()),
             outcome,
             process: target.pid.map(|pid| Process::new(Some(pid))),
-            target,
             arguments,
             stop,
         };
