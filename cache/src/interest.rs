@@ -25,6 +25,22 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Every object.
+    pub(crate) fn everything() -> Self {
+        Self {
+            namespace: None,
+            name: None,
+            labels: LabelSelector::default(),
+            fields: BoundFieldSelector::default(),
+        }
+    }
+
+    /// Whether it rules nothing out.
+    pub(crate) fn is_everything(&self) -> bool {
+        let is_somewhere = self.namespace.is_some() || self.name.is_some();
+        !is_somewhere && self.labels.is_empty() && self.fields.is_empty()
+    }
+
     /// Whether the object is selected.
     pub fn matches(&self, object: &Object) -> bool {
         self.namespace

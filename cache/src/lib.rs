@@ -8,13 +8,15 @@
 //!                            │  encoding: frames cut, metadata lifted, bytes kept as received
 //!                            ▼
 //!                         Writer        the only way in; the resource version only grows
-//!              ┌─────────────┼──────────────┐
-//!              ▼             ▼              ▼
-//!            store         window        watchers
-//!        objects by key   recent events   who waits for which key
-//!              │             │              │
-//!          Snapshot          └──── view ────┤ wake, after the state is published
-//!              │                            ▼
+//!              ┌─────────────┴──────────────┐
+//!              ▼                            ▼
+//!            store                       history                recent events, for all threads
+//!        objects by key                     │ each event once per worker
+//!              │                 ┌──────────┴──────────┐
+//!              ▼                 ▼                     ▼
+//!          Snapshot        lane of a worker      lane of another  its newest events, who waits
+//!              │                 │ wake                           for which key; frames
+//!              ▼                 ▼
 //!        GET, LIST, pages    Watcher: a cursor; reads at its client's pace ──frames──► client
 //! ```
 //!
@@ -22,7 +24,7 @@
 //! task it owns, and answers requests from the [`WatchCache`]: [`WatchCache::snapshot`] for reads
 //! at any version, [`WatchCache::wait_until_fresh`] before reads not older than one,
 //! [`WatchCache::consistent`] for reads that must see everything written before them,
-//! [`WatchCache::watch`] for streams.
+//! [`WatchCache::watch`] for streams. Where several threads own watches, each runs a [`Dispatcher`].
 //!
 //! What holds: versions never go back; no event is lost, doubled or reordered, and a stream that
 //! cannot keep this ends; a bookmark at x follows every event up to x; objects are the apiserver's
@@ -33,10 +35,13 @@ pub mod encoding;
 mod error;
 mod event;
 mod fields;
+mod history;
 mod interest;
+mod lane;
 mod metrics;
 mod object;
 mod quote;
+mod recent;
 mod reflector;
 mod resource;
 mod resource_version;

@@ -1,35 +1,51 @@
-//! What a worker sees of a cache: window, index and parked watchers behind one lock.
+//! What one worker sees of a cache: recent events, index and parked watchers behind one lock that
+//! only its own thread takes for an event it delivers.
 //!
-//! Owns the version up to which this view is complete and the generation of its state. Reading,
-//! registering and marking happen under one lock, which is what makes "dry at version x" a fact: a
-//! bookmark may carry x because every event up to x was read before. There is one view per cache
-//! today; giving each worker thread its own changes nothing but how many views the writer visits.
+//! Owns the edge: up to where the lane was told of the shared history. Reading, registering and
+//! marking happen under one lock, which is what makes "dry at version x" a fact: a bookmark may
+//! carry x because every event up to x was read before. A reader is never shown anything beyond the
+//! edge, not even by the history, or it would see it twice: marked once it comes here.
 
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::error::CacheError;
-use crate::event::{Change, Event};
+use crate::event::Event;
+use crate::history::{Edge, History};
 use crate::interest::Interest;
+use crate::recent::{Framed, Recent};
 use crate::resource_version::ResourceVersion;
-use crate::watchers::{SlotId, Watchers};
-use crate::window::{Forgotten, Window};
+use crate::watchers::{EntryId, SlotId, Watchers};
+use crate::window::Sequence;
 
 /// One reader's place in a view.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seat {
-    pub(crate) slot: SlotId,
+    slot: SlotId,
+    entry: EntryId,
     /// The generation the seat was taken in.
     generation: u32,
+}
+
+/// What a reader made of one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Nothing of it is for this reader.
+    Nothing,
+    /// It goes out, and there is room for more.
+    Frame,
+    /// It goes out and fills the batch.
+    Last,
 }
 
 /// What a reader finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// Events were copied.
-    Events,
+    /// There may be more.
+    More,
     /// Everything up to this version was read.
     Dry(ResourceVersion),
+    /// What was not read is no longer here; the history may have it.
+    Behind,
     /// Unread events were forgotten: this reader was too slow.
     Lost,
     /// The state was replaced; nobody reads on across that.
@@ -39,138 +55,153 @@ pub(crate) enum Reading {
 /// See the module text.
 #[derive(Debug)]
 pub(crate) struct View {
-    pub(crate) window: Window,
-    pub(crate) watchers: Watchers,
-    resource_version: ResourceVersion,
-    generation: u32,
-    ready: bool,
-    /// Frames readers reported as handed on.
+    recent: Recent,
+    watchers: Watchers,
+    edge: Edge,
+    /// Frames handed on.
     pub(crate) delivered: u64,
 }
 
 impl View {
-    pub(crate) fn new(trigger: Option<usize>, window: Window) -> Self {
+    /// Keeps up to `bytes_max` of frames.
+    pub(crate) fn new(trigger: Option<usize>, bytes_max: usize) -> Self {
         Self {
-            window,
+            recent: Recent::new(bytes_max),
             watchers: Watchers::new(trigger),
-            resource_version: ResourceVersion::default(),
-            generation: 0,
-            ready: false,
+            edge: Edge::default(),
             delivered: 0,
         }
     }
 
-    pub(crate) fn resource_version(&self) -> ResourceVersion {
-        self.resource_version
+    pub(crate) fn edge(&self) -> Edge {
+        self.edge
     }
 
-    pub(crate) fn is_ready(&self) -> bool {
-        self.ready
+    pub(crate) fn watchers(&self) -> usize {
+        self.watchers.len()
     }
 
-    /// The answer to a start below the window.
-    pub(crate) fn expired(&self, requested: ResourceVersion) -> CacheError {
-        let oldest = ResourceVersion::new(self.window.floor().get().saturating_add(1));
-        CacheError::Expired { requested, oldest }
+    /// Bytes of built frames.
+    pub(crate) fn bytes(&self) -> usize {
+        self.recent.bytes()
     }
 
-    /// Appends a change; the wakers of those who may care are for the caller to wake, after the
-    /// lock.
-    pub(crate) fn push(
+    /// First unread events of all watchers that have some.
+    pub(crate) fn all_unread(&self) -> impl Iterator<Item = Sequence> {
+        self.watchers.all_unread()
+    }
+
+    /// Nobody sits here: goes on from `edge`, whatever came before.
+    pub(crate) fn restart(&mut self, edge: Edge) {
+        assert_eq!(self.watchers.len(), 0, "a seat reads without a gap");
+        self.recent.restart(edge.end);
+        self.edge = edge;
+    }
+
+    /// Takes in what the writer handed over, in order: the events before `edge` that were not told
+    /// yet, or those since the state was replaced.
+    pub(crate) fn take_in(
         &mut self,
-        resource_version: ResourceVersion,
-        change: Change,
+        events: &mut Vec<Arc<Event>>,
+        edge: Edge,
         wake: &mut Vec<Waker>,
     ) {
-        let (event, sequence) = self.window.push(resource_version, change);
-        self.watchers.mark(&event, sequence, wake);
-        self.advance(resource_version);
-    }
-
-    /// Nothing happened up to `resource_version`.
-    pub(crate) fn advance(&mut self, resource_version: ResourceVersion) {
-        assert!(
-            resource_version >= self.resource_version,
-            "versions never go back"
-        );
-        self.resource_version = resource_version;
-        self.window.trim();
-    }
-
-    /// The state was replaced: every seat ends.
-    pub(crate) fn replace(
-        &mut self,
-        resource_version: ResourceVersion,
-        wake: &mut Vec<Waker>,
-    ) -> Forgotten {
-        self.advance(resource_version);
-        self.end(wake);
-        self.ready = true;
-        self.window.restart(resource_version)
-    }
-
-    /// Nothing is served until the next [`Self::replace`].
-    pub(crate) fn close(&mut self, wake: &mut Vec<Waker>) -> Forgotten {
-        self.end(wake);
-        self.ready = false;
-        self.window.restart(self.resource_version)
-    }
-
-    /// Forgets the version of a closed view.
-    pub(crate) fn start_over(&mut self) {
-        assert!(!self.ready, "only a closed view starts over");
-        self.resource_version = ResourceVersion::default();
-        drop(self.window.restart(self.resource_version)); // empty since it was closed
-    }
-
-    fn end(&mut self, wake: &mut Vec<Waker>) {
-        self.generation = self.generation.wrapping_add(1);
-        self.watchers.wake_all(wake);
-    }
-
-    /// Takes a seat after `start`.
-    pub(crate) fn sit(
-        &mut self,
-        interest: &Interest,
-        start: ResourceVersion,
-    ) -> Result<Seat, CacheError> {
-        if !self.ready {
-            return Err(CacheError::NotReady);
+        let begin = edge.end - events.len() as u64;
+        if edge.generation != self.edge.generation {
+            self.recent.restart(begin);
+            self.watchers.wake_all(wake);
         }
-        if start < self.window.floor() {
-            return Err(self.expired(start));
+        if self.watchers.len() > 0 {
+            assert_eq!(self.recent.end(), begin, "events are told without a gap");
+            for (event, sequence) in events.iter().zip(begin..) {
+                let first = self.recent.first();
+                self.watchers.mark(event, (first, sequence), wake);
+                self.recent.push(Arc::clone(event));
+            }
+        } else {
+            self.recent.restart(edge.end);
         }
-        let unread = self.window.next(interest, self.window.after(start));
-        let slot = self.watchers.register(interest, unread);
-        Ok(Seat {
+        events.clear();
+        self.recent.forget_before(edge.first); // the history's memory is bounded
+        self.edge = edge;
+    }
+
+    /// Takes a seat that has `unread` before it.
+    pub(crate) fn sit(&mut self, interest: &Interest, unread: Option<Sequence>) -> Seat {
+        let (slot, entry) = self.watchers.register(interest, unread, self.edge.end);
+        Seat {
             slot,
-            generation: self.generation,
-        })
+            entry,
+            generation: self.edge.generation,
+        }
     }
 
-    /// Copies up to `max` unread events; on a dry seat parks the waker instead.
+    /// Gives the seat back; the last one takes what was kept for the readers with it.
+    pub(crate) fn leave(&mut self, seat: Seat) {
+        self.watchers.unregister(seat.slot, seat.entry);
+        if self.watchers.len() == 0 {
+            self.recent.restart(self.edge.end);
+        }
+    }
+
+    /// Shows what is unread and here, until `take` has enough. On a dry seat the waker is parked.
     pub(crate) fn read(
         &mut self,
         seat: Seat,
-        interest: &Interest,
-        (max, into): (usize, &mut Vec<Arc<Event>>),
         waker: &Waker,
+        mut take: impl FnMut(&mut Framed) -> (usize, Taken),
     ) -> Reading {
-        if seat.generation != self.generation {
+        if seat.generation != self.edge.generation {
             return Reading::Replaced;
         }
-        if self.window.is_over() {
-            self.window.trim(); // readers built frames since the last event
+        let end = self.recent.end();
+        let mut next = self.watchers.unread(seat.slot);
+        let known = self.watchers.since(seat.entry).max(self.recent.first());
+        if next.is_some_and(|unread| unread < known) {
+            return Reading::Behind;
+        }
+        let mut is_full = false;
+        let mut has_read = false;
+        while let Some(sequence) = next.filter(|_| !is_full) {
+            let taken = self.recent.visit(sequence, &mut take);
+            self.delivered += u64::from(taken != Taken::Nothing);
+            is_full = taken == Taken::Last;
+            has_read = true;
+            next = self.watchers.next(seat.entry, sequence + 1, end);
+        }
+        if has_read {
+            self.watchers.set_unread(seat.slot, next);
+            self.recent.trim(); // frames were built
+        }
+        if is_full {
+            return Reading::More;
+        }
+        self.watchers.park(seat.slot, waker);
+        Reading::Dry(self.edge.resource_version)
+    }
+
+    /// Copies up to `max` unread events that are only in `history`, as far as this view was told.
+    pub(crate) fn read_history(
+        &mut self,
+        seat: Seat,
+        history: &History,
+        max: usize,
+        into: &mut Vec<Arc<Event>>,
+    ) -> Reading {
+        let generation = self.edge.generation;
+        if seat.generation != generation || history.generation() != generation {
+            return Reading::Replaced;
         }
         let Some(unread) = self.watchers.unread(seat.slot) else {
-            self.watchers.park(seat.slot, waker);
-            return Reading::Dry(self.resource_version);
+            return Reading::More;
         };
-        if unread < self.window.first() {
+        if unread < history.window.first() {
             return Reading::Lost;
         }
-        let next = self.window.collect(interest, unread, max, into);
+        let interest = self.watchers.interest(seat.entry);
+        let range = (unread, self.edge.end);
+        let next = history.window.collect(interest, range, max, into);
         self.watchers.set_unread(seat.slot, next);
-        Reading::Events
+        Reading::More
     }
 }

@@ -17,14 +17,15 @@ use tokio::time::Instant;
 
 use crate::encoding::{BookmarkTemplate, Encoding};
 use crate::error::{CacheError, NotFresh};
+use crate::history::History;
 use crate::interest::Selection;
+use crate::lane::Lane;
 use crate::metrics::{Counters, Stats};
 use crate::reflector::ReflectorStatus;
 use crate::resource::Resource;
 use crate::resource_version::ResourceVersion;
 use crate::retention::{Kept, Retention};
 use crate::store::Snapshot;
-use crate::view::View;
 use crate::waiting::{Proof, WaitingRoom};
 use crate::watcher::{WatchStart, Watcher};
 use crate::window::Window;
@@ -43,6 +44,10 @@ const HISTORY_AGE_MIN: Duration = Duration::from_secs(75);
 /// How long a watcher may leave an event unread before it counts as slow.
 const SLOW: Duration = Duration::from_secs(1);
 
+/// The part of the history's bytes that is for what workers build and have not taken in: one in
+/// this many.
+const LANES_SHARE: usize = 4;
+
 /// How many events [`WatchCache::snapshot_at`] takes back at most: about ten milliseconds of work.
 const REWIND_EVENTS_MAX: usize = 10_000;
 
@@ -53,9 +58,10 @@ pub struct Options {
     /// [`ReflectorStatus::OverBudget`] and the resource should pass through. During a relist
     /// objects that changed are held twice.
     pub objects_bytes: usize,
-    /// Bytes the window may take beyond the objects (64 MiB), not counting its newest event and the
-    /// 64 KiB of frames a reader may build in one poll. Beyond it the oldest events go, and who had
-    /// not read them resumes or gets 410.
+    /// Bytes history may take beyond the objects (64 MiB), not counting its newest event and the
+    /// 64 KiB of frames a reader may build in one poll. A quarter is for the frames that workers
+    /// keep of the newest events. Beyond the rest the oldest events go, and who had not read them
+    /// resumes or gets 410.
     pub history_bytes: usize,
     /// Age beyond which events go (5 minutes); values under 75 s count as 75 s.
     pub history_age: Duration,
@@ -86,7 +92,9 @@ pub(crate) struct Shared {
     options: Options,
     /// The newest state; `None` until the first sync and after the end.
     current: Mutex<Option<Snapshot>>,
-    pub(crate) view: Mutex<View>,
+    pub(crate) history: Mutex<History>,
+    /// One per worker, behind the one that has none.
+    pub(crate) lanes: Box<[Arc<Lane>]>,
     /// The own version, for those who wait for one; `None` while not ready.
     pub(crate) progress: watch::Sender<Option<ResourceVersion>>,
     status: watch::Sender<ReflectorStatus>,
@@ -121,6 +129,16 @@ impl Shared {
             *current = status;
             changed
         });
+    }
+
+    /// The lane of this thread.
+    pub(crate) fn lane_here(&self) -> &Arc<Lane> {
+        let place = self.options.workers.here().map_or(0, |worker| worker + 1);
+        &self.lanes[place]
+    }
+
+    fn watchers(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.view().watchers()).sum()
     }
 
     /// The highest version a state was proven for, be it ahead of the own version.
@@ -174,10 +192,13 @@ impl WatchCache {
     pub fn new(resource: Arc<Resource>, encoding: Encoding, options: Options) -> (Writer, Self) {
         let trigger = resource.fields.trigger();
         let age = options.history_age.max(HISTORY_AGE_MIN);
-        let window = Window::new(trigger, options.history_bytes, age);
+        let of_lanes = options.history_bytes / LANES_SHARE;
+        let window = Window::new(trigger, options.history_bytes - of_lanes, age);
+        let lanes = Lane::all(&options.workers, trigger, of_lanes);
         let shared = Arc::new(Shared {
             current: Mutex::new(None),
-            view: Mutex::new(View::new(trigger, window)),
+            history: Mutex::new(History::new(window)),
+            lanes,
             progress: watch::Sender::new(None),
             status: watch::Sender::new(ReflectorStatus::Syncing),
             template: Mutex::new(BookmarkTemplate::empty(encoding, &resource)),
@@ -254,7 +275,7 @@ impl WatchCache {
 
     /// Open watchers.
     pub fn watchers(&self) -> usize {
-        self.shared.view.lock().watchers.len()
+        self.shared.watchers()
     }
 
     /// When somebody last read or opened a watch. A cache without watchers that was not used for
@@ -283,7 +304,7 @@ impl WatchCache {
         if proven.resource_version() == resource_version {
             return Ok(proven);
         }
-        // The snapshot first: the view is never behind it.
+        // The snapshot first: the history is never behind it.
         let newest = self.shared.current.lock().clone();
         let newest = newest.ok_or(CacheError::NotReady)?;
         let current = newest.resource_version();
@@ -293,14 +314,14 @@ impl WatchCache {
                 current,
             });
         }
-        let view = self.shared.view.lock();
-        let newer = view.window.newest_down_to(resource_version);
+        let history = self.shared.history.lock();
+        let newer = history.window.newest_down_to(resource_version);
         let events = newer.skip_while(|event| event.resource_version() > current);
         let events: Vec<_> = events.take(REWIND_EVENTS_MAX + 1).cloned().collect();
-        if resource_version < view.window.floor() || events.len() > REWIND_EVENTS_MAX {
-            return Err(view.expired(resource_version));
+        if resource_version < history.window.floor() || events.len() > REWIND_EVENTS_MAX {
+            return Err(history.expired(resource_version));
         }
-        drop(view);
+        drop(history);
         Ok(newest.rewind(resource_version, events.iter().map(|event| event.change())))
     }
 
@@ -328,7 +349,7 @@ impl WatchCache {
         }
         match kept {
             Kept::Yes => Ok(snapshot),
-            Kept::Gone => Err(self.shared.view.lock().expired(resource_version)),
+            Kept::Gone => Err(self.shared.history.lock().expired(resource_version)),
             Kept::Unknown => Err(CacheError::NotFresh(NotFresh::Probe)),
         }
     }
@@ -408,23 +429,30 @@ impl WatchCache {
             None => (0, 0),
         };
         let now = Instant::now();
-        let view = self.shared.view.lock();
-        let slow = |&unread: &u64| {
-            let arrived = view.window.arrived(unread);
+        let history = self.shared.history.lock();
+        let is_slow = |&unread: &u64| {
+            let arrived = history.window.arrived(unread);
             arrived.is_none_or(|arrived| now.duration_since(arrived) > SLOW)
         };
+        let (mut slow, mut delivered) = (0, 0);
+        for lane in &self.shared.lanes {
+            let view = lane.view();
+            slow += view.all_unread().filter(is_slow).count();
+            delivered += view.delivered;
+        }
+        let of_lanes: usize = self.shared.lanes.iter().map(|lane| lane.bytes()).sum();
         let mut stats = Stats {
-            ready: view.is_ready(),
+            ready: history.is_ready(),
             objects,
             bytes,
-            history_events: view.window.len(),
-            history_bytes: view.window.bytes(),
-            watchers: view.watchers.len(),
-            slow_watchers: view.watchers.all_unread().filter(slow).count(),
-            resource_version: view.resource_version(),
-            oldest: view.window.floor(),
+            history_events: history.window.len(),
+            history_bytes: history.window.bytes() + of_lanes,
+            watchers: self.shared.watchers(),
+            slow_watchers: slow,
+            resource_version: history.resource_version(),
+            oldest: history.window.floor(),
             last_progress: self.shared.read(&self.shared.last_progress),
-            events_dispatched: view.delivered,
+            events_dispatched: delivered,
             events_received: 0,
             relists: 0,
             cuts: 0,
@@ -433,7 +461,7 @@ impl WatchCache {
             fences: 0,
             expired_watchers: 0,
         };
-        drop(view);
+        drop(history);
         stats.count(&self.shared.counters);
         stats
     }

@@ -1,7 +1,8 @@
 //! One watch: initial events, then live ones, bookmarks in between, an end.
 //!
-//! A watcher owns a seat in the view and nothing that grows. It walks at its client's pace: a poll
-//! takes what is there, up to about [`BATCH_BYTES`], as one piece of bytes, and parks when dry. It
+//! A watcher owns a seat in the lane of the thread it was opened on and nothing that grows. It walks
+//! at its client's pace: a poll takes what is there, up to about [`BATCH_BYTES`], as one piece of
+//! bytes, and parks when dry. What its thread no longer keeps it reads in the shared history. It
 //! refuses to wait on the writer's side or to bridge a gap: when events it had not read were
 //! forgotten, or the state was replaced, it ends cleanly, as the apiserver ends a watcher that is
 //! too slow, and the client resumes. The rejected alternative, a queue per watcher, costs memory
@@ -13,7 +14,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -22,17 +23,18 @@ use tokio::time::{Instant, Sleep};
 
 use crate::encoding::{EventType, Form};
 use crate::error::CacheError;
-use crate::event::Event;
-use crate::interest::{Interest, Selection};
+use crate::event::{Event, Transition};
+use crate::interest::Selection;
+use crate::lane::Lane;
 use crate::resource_version::ResourceVersion;
 use crate::store::Snapshot;
-use crate::view::{Reading, Seat};
+use crate::view::{Reading, Seat, Taken};
 use crate::watch_cache::Shared;
 
 /// What one poll yields at most, plus one frame.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// Events copied out of the window under one lock.
+/// Events copied out of the history under its lock.
 const BATCH_EVENTS: usize = 256;
 
 /// How often a poll goes back for more before it gives way to other tasks.
@@ -68,8 +70,9 @@ pub enum WatchStart {
 #[derive(Debug)]
 pub struct Watcher {
     shared: Arc<Shared>,
-    selection: Box<Selection>,
-    interest: Interest,
+    lane: Arc<Lane>,
+    /// `None` for everything.
+    selection: Option<Box<Selection>>,
     form: Form,
     /// `None` once ended.
     seat: Option<Seat>,
@@ -82,8 +85,6 @@ pub struct Watcher {
     deadline: Instant,
     /// Wakes for the bookmark or the deadline; made when first needed.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Frames handed on and not yet reported.
-    delivered: u32,
     /// Whether it has been dry once: what comes from now on is news.
     is_live: bool,
     /// See [`Watcher::take_arrival`].
@@ -113,11 +114,15 @@ impl Watcher {
             WatchStart::Now => None,
             WatchStart::Initial { snapshot, .. } => Some(snapshot.resource_version()),
         };
-        let mut view = shared.view.lock();
+        let lane = Arc::clone(shared.lane_here());
+        let mut wake = Vec::new();
+        let history = shared.history.lock();
         // A state at a version still to come may have been served: what led to it is no news.
-        let after = after.unwrap_or_else(|| view.resource_version().max(shared.promised()));
-        let seat = view.sit(&interest, after)?;
-        drop(view);
+        let after = after.unwrap_or_else(|| history.resource_version().max(shared.promised()));
+        let seat = lane.sit(&interest, (after, &history), &mut wake);
+        drop(history);
+        wake.into_iter().for_each(Waker::wake);
+        let seat = seat?;
         let initial = match start {
             WatchStart::After(_) | WatchStart::Now => None,
             WatchStart::Initial {
@@ -139,15 +144,14 @@ impl Watcher {
         Ok(Self {
             form: Form::whole(shared.encoding),
             shared,
-            selection: Box::new(selection),
-            interest,
+            lane,
+            selection: (!selection.is_everything()).then(|| Box::new(selection)),
             seat: Some(seat),
             start: after,
             initial,
             bookmark,
             deadline,
             timer: None,
-            delivered: 0,
             is_live: false,
             arrived: None,
         })
@@ -180,19 +184,21 @@ impl Watcher {
         let Some(initial) = &mut self.initial else {
             return;
         };
+        let everything = Selection::everything();
+        let selection = self.selection.as_deref().unwrap_or(&everything);
         let mut last = None;
-        let mut full = false;
-        for object in initial.snapshot.iter_from(&self.selection, &initial.from) {
+        let mut delivered = 0;
+        for object in initial.snapshot.iter_from(selection, &initial.from) {
             self.form
                 .append_event_frame(EventType::Added, object, batch.buffer());
-            self.delivered += 1;
+            delivered += 1;
             last = Some(object.key());
             if batch.is_full() {
-                full = true;
                 break;
             }
         }
-        if full {
+        self.lane.view().delivered += delivered;
+        if batch.is_full() {
             initial.from = last.map(|key| format!("{key}\0")).unwrap_or_default();
             return;
         }
@@ -207,13 +213,19 @@ impl Watcher {
     /// Appends live events until the batch is full or the seat is dry; appends the bookmark that is
     /// due then.
     fn fill_live(&mut self, batch: &mut Batch, cx: &Context<'_>) -> Filled {
-        let mut events = Vec::new();
+        if self.bookmark.is_some_and(|due| Instant::now() >= due) {
+            self.refresh(); // so that it tells the newest version
+        }
         for _ in 0..READS_PER_POLL {
             if batch.is_full() {
                 return Filled::Full;
             }
-            match self.read(&mut events, cx) {
-                Reading::Events => {}
+            let reading = match self.read(batch, cx) {
+                Reading::Behind => self.read_history(batch),
+                reading => reading,
+            };
+            match reading {
+                Reading::More | Reading::Behind => {}
                 Reading::Dry(own) => {
                     self.is_live = true;
                     self.add_bookmark(batch, own);
@@ -225,9 +237,6 @@ impl Watcher {
                 }
                 Reading::Replaced => return Filled::Ended,
             }
-            for event in events.drain(..) {
-                self.add_event(batch, &event);
-            }
         }
         if batch.is_empty() {
             cx.waker().wake_by_ref(); // nothing but misses: others first, then on
@@ -236,27 +245,68 @@ impl Watcher {
         Filled::Full
     }
 
-    fn read(&mut self, events: &mut Vec<Arc<Event>>, cx: &Context<'_>) -> Reading {
+    /// Appends what is unread in the view of the lane.
+    fn read(&mut self, batch: &mut Batch, cx: &Context<'_>) -> Reading {
         let Some(seat) = self.seat else {
             return Reading::Replaced;
         };
-        let mut view = self.shared.view.lock();
-        view.delivered += u64::from(std::mem::take(&mut self.delivered));
-        view.read(seat, &self.interest, (BATCH_EVENTS, events), cx.waker())
+        let (taste, form, is_live) = (self.taste(), self.form, self.is_live);
+        let mut oldest = None;
+        let reading = self.lane.view().read(seat, cx.waker(), |framed| {
+            let transition = taste.transition(framed.event());
+            let arrived = framed.event().arrived();
+            let (built, frame) = framed.frame(form, transition);
+            let Some(frame) = frame else {
+                return (built, Taken::Nothing);
+            };
+            oldest.get_or_insert(arrived);
+            batch.append(frame);
+            let taken = if batch.is_full() {
+                Taken::Last
+            } else {
+                Taken::Frame
+            };
+            (built, taken)
+        });
+        let news = oldest.filter(|_| is_live);
+        self.arrived = self.arrived.or(news);
+        reading
     }
 
-    fn add_event(&mut self, batch: &mut Batch, event: &Event) {
-        if event.resource_version() <= self.start {
-            return;
+    fn refresh(&self) {
+        let mut wake = Vec::new();
+        self.lane.refresh(&mut wake);
+        wake.into_iter().for_each(Waker::wake);
+    }
+
+    fn taste(&self) -> Taste<'_> {
+        Taste {
+            selection: self.selection.as_deref(),
+            start: self.start,
         }
-        let transition = event.transition(|object| self.selection.matches(object));
-        if let Some(frame) = event.frame(self.form, transition) {
-            batch.append(frame);
-            self.delivered += 1;
-            if self.is_live {
-                self.arrived.get_or_insert_with(|| event.arrived());
+    }
+
+    /// Appends what is unread and only in the history. Its frames are built for this reader alone,
+    /// and after the lock.
+    fn read_history(&mut self, batch: &mut Batch) -> Reading {
+        let Some(seat) = self.seat else {
+            return Reading::Replaced;
+        };
+        let mut events = Vec::new();
+        let history = (seat, &self.shared.history);
+        let reading = self.lane.read_history(history, BATCH_EVENTS, &mut events);
+        let mut delivered = 0;
+        for event in &events {
+            let transition = self.taste().transition(event);
+            if let Some(frame) = event.frame(self.form, transition) {
+                batch.append(&frame);
+                delivered += 1;
+                let news = self.is_live.then(|| event.arrived());
+                self.arrived = self.arrived.or(news);
             }
         }
+        self.lane.view().delivered += delivered;
+        reading
     }
 
     /// `own` is the version the seat was dry at, so nothing up to it is still to come.
@@ -289,9 +339,7 @@ impl Watcher {
     fn end(&mut self) {
         self.initial = None;
         if let Some(seat) = self.seat.take() {
-            let mut view = self.shared.view.lock();
-            view.delivered += u64::from(std::mem::take(&mut self.delivered));
-            view.watchers.unregister(seat.slot, &self.interest);
+            self.lane.leave(seat);
         }
     }
 }
@@ -327,6 +375,22 @@ impl Stream for Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// What of an event is for one client.
+#[derive(Clone, Copy, Debug)]
+struct Taste<'a> {
+    selection: Option<&'a Selection>,
+    start: ResourceVersion,
+}
+
+impl Taste<'_> {
+    fn transition(self, event: &Event) -> Transition {
+        if event.resource_version() <= self.start {
+            return Transition::Nothing;
+        }
+        event.transition(|object| self.selection.is_none_or(|it| it.matches(object)))
     }
 }
 

@@ -4,11 +4,10 @@
 //! key to sequence numbers so that a reader of one key walks only that key's events. It is bounded
 //! by bytes and age and forgets from the old end; the newest event always stays. The invariant: for
 //! every start at or above [`Window::floor`], every event after it is here. It knows nothing of who
-//! reads.
+//! reads, nor of frames: its memory is the objects' bytes once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -43,8 +42,7 @@ pub(crate) struct Window {
     bytes_max: usize,
     age_max: Duration,
     index: Index<VecDeque<Sequence>>,
-    event_bytes: usize,
-    frame_bytes: Arc<AtomicUsize>,
+    bytes: usize,
 }
 
 impl Window {
@@ -57,31 +55,26 @@ impl Window {
             bytes_max,
             age_max,
             index: Index::new(),
-            event_bytes: 0,
-            frame_bytes: Arc::new(AtomicUsize::new(0)),
+            bytes: 0,
         }
     }
 
-    /// Appends a change and returns its event and sequence.
-    pub(crate) fn push(
-        &mut self,
-        resource_version: ResourceVersion,
-        change: Change,
-    ) -> (Arc<Event>, Sequence) {
+    /// Appends a change and returns its event.
+    pub(crate) fn push(&mut self, resource_version: ResourceVersion, change: Change) -> Arc<Event> {
         if let Some(newest) = self.events.back() {
             assert!(
                 newest.resource_version() <= resource_version,
                 "versions never go back"
             );
         }
-        let event = Arc::new(Event::new(resource_version, change, &self.frame_bytes));
+        let event = Arc::new(Event::new(resource_version, change));
         let sequence = self.end();
         event.keys(self.trigger, |key| {
             self.index.entry(key).push_back(sequence)
         });
-        self.event_bytes += event.memory();
+        self.bytes += event.memory();
         self.events.push_back(Arc::clone(&event));
-        (event, sequence)
+        event
     }
 
     /// Forgets events beyond the bytes or the age, keeping the newest. What is only old goes a few
@@ -91,17 +84,13 @@ impl Window {
         let mut old_left = OLD_AT_ONCE;
         while self.events.len() > 1 {
             let is_old = now.duration_since(self.events[0].arrived()) > self.age_max;
-            if !(self.is_over() || is_old && old_left > 0) {
+            let is_over = self.bytes > self.bytes_max;
+            if !(is_over || is_old && old_left > 0) {
                 return;
             }
             old_left = old_left.saturating_sub(1);
             self.forget_oldest();
         }
-    }
-
-    /// Whether the events, or frames built since, take more than they may.
-    pub(crate) fn is_over(&self) -> bool {
-        self.bytes() > self.bytes_max
     }
 
     fn forget_oldest(&mut self) {
@@ -110,7 +99,7 @@ impl Window {
         };
         let sequence = self.first;
         self.first += 1;
-        self.event_bytes -= event.memory();
+        self.bytes -= event.memory();
         event.keys(self.trigger, |key| {
             let of_key = self
                 .index
@@ -138,7 +127,7 @@ impl Window {
     /// is unknown. What was forgotten is handed out, to be freed where nobody waits.
     pub(crate) fn restart(&mut self, resource_version: ResourceVersion) -> Forgotten {
         self.first = self.end();
-        self.event_bytes = 0;
+        self.bytes = 0;
         self.floor = resource_version;
         Forgotten {
             _events: std::mem::take(&mut self.events),
@@ -174,9 +163,9 @@ impl Window {
         self.events.len()
     }
 
-    /// Bytes held: objects that left the store, index places and built frames.
+    /// Bytes held: objects that left the store, and index places.
     pub(crate) fn bytes(&self) -> usize {
-        self.event_bytes + self.frame_bytes.load(Ordering::Relaxed)
+        self.bytes
     }
 
     /// When the event at `sequence` arrived; `None` once it is forgotten or before it is there.
@@ -206,29 +195,35 @@ impl Window {
         }
     }
 
-    /// Copies up to `max` events at or after `from` that `interest` does not rule out. Returns
-    /// where to go on, if there is more.
+    /// Copies up to `max` events from `from` on and before `until` that `interest` does not rule
+    /// out. Returns where to go on, if there is more.
     pub(crate) fn collect(
         &self,
         interest: &Interest,
-        from: Sequence,
+        (from, until): (Sequence, Sequence),
         max: usize,
         into: &mut Vec<Arc<Event>>,
     ) -> Option<Sequence> {
         let from = from.max(self.first);
+        let until = until.min(self.end());
         let place = |sequence: Sequence| (sequence - self.first) as usize;
         match interest.key() {
             None => {
-                into.extend(self.events.iter().skip(place(from)).take(max).cloned());
-                let next = from + max as u64;
-                (next < self.end()).then_some(next)
+                let next = until.min(from + max as u64);
+                into.extend(
+                    self.events
+                        .range(place(from)..place(next.max(from)))
+                        .cloned(),
+                );
+                (next < until).then_some(next)
             }
             Some(key) => {
                 let of_key = self.index.find(key)?;
                 let start = of_key.partition_point(|&sequence| sequence < from);
-                let picked = of_key.iter().skip(start).take(max);
-                into.extend(picked.map(|&sequence| Arc::clone(&self.events[place(sequence)])));
-                of_key.get(start + max).copied()
+                let mut picked = of_key.range(start..).copied().take_while(|&it| it < until);
+                let events = picked.by_ref().take(max);
+                into.extend(events.map(|sequence| Arc::clone(&self.events[place(sequence)])));
+                picked.next()
             }
         }
     }
@@ -276,7 +271,7 @@ mod tests {
         let mut events = Vec::new();
         let mut next = Some(from);
         while let Some(from) = next {
-            next = window.collect(interest, from, 2, &mut events);
+            next = window.collect(interest, (from, Sequence::MAX), 2, &mut events);
         }
         events
             .iter()

@@ -18,7 +18,12 @@ use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Poll, Waker};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use crate::lane::Lane;
 
 /// No worker has this number.
 const NOBODY: u64 = 0;
@@ -40,6 +45,9 @@ pub struct Workers {
 pub(crate) struct Worker {
     /// Unique in this process.
     number: u64,
+    /// Lanes with news, each once; `None` once nobody looks any more.
+    ready: Mutex<Option<Vec<Arc<Lane>>>>,
+    dispatcher: AtomicWaker,
 }
 
 impl Workers {
@@ -63,6 +71,16 @@ impl Workers {
     pub fn count(&self) -> usize {
         self.each.len()
     }
+
+    pub(crate) fn each(&self) -> &[Arc<Worker>] {
+        &self.each
+    }
+
+    /// Which of the workers this thread is.
+    pub(crate) fn here(&self) -> Option<usize> {
+        let here = HERE.get();
+        self.each.iter().position(|worker| worker.number == here)
+    }
 }
 
 impl Default for Workers {
@@ -76,7 +94,19 @@ impl Worker {
         static NUMBERS: AtomicU64 = AtomicU64::new(NOBODY + 1);
         Self {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            ready: Mutex::new(Some(Vec::new())),
+            dispatcher: AtomicWaker::new(),
         }
+    }
+
+    /// Tells the worker that a lane has news. False when nobody is there to be told.
+    pub(crate) fn announce(&self, lane: &Arc<Lane>) -> bool {
+        match &mut *self.ready.lock() {
+            Some(ready) => ready.push(Arc::clone(lane)),
+            None => return false,
+        }
+        self.dispatcher.wake();
+        true
     }
 }
 
@@ -91,10 +121,19 @@ impl Dispatcher {
     /// Makes the thread it is polled on this worker and wakes the watches opened there, for ever:
     /// to be run on the thread's own current-thread runtime, beside the tasks that own the watches.
     pub fn run(self) -> impl Future<Output = ()> + Send {
-        poll_fn(move |_context| {
+        poll_fn(move |context| {
             HERE.set(self.worker.number);
+            self.worker.dispatcher.register(context.waker());
+            self.dispatch();
             Poll::Pending
         })
+    }
+
+    /// Wakes the watches that have something new to read, once, for callers that drive several by
+    /// hand.
+    pub fn dispatch(&self) {
+        let ready = self.worker.ready.lock().as_mut().map(std::mem::take);
+        dispatch(ready.unwrap_or_default());
     }
 
     /// Makes this thread the worker until the answer is dropped, for callers that drive several by
@@ -112,6 +151,16 @@ impl Drop for Dispatcher {
         if HERE.get() == self.worker.number {
             HERE.set(NOBODY);
         }
+        let left = self.worker.ready.lock().take();
+        dispatch(left.unwrap_or_default());
+    }
+}
+
+fn dispatch(lanes: Vec<Arc<Lane>>) {
+    let mut wake = Vec::new();
+    for lane in lanes {
+        lane.dispatch(&mut wake);
+        wake.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -128,3 +177,6 @@ impl Drop for Entered {
         HERE.set(self.before);
     }
 }
+
+#[cfg(test)]
+mod tests;

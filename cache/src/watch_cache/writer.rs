@@ -6,12 +6,13 @@ use std::task::Waker;
 
 use crate::encoding::{BookmarkTemplate, EventType};
 use crate::error::OverBudget;
-use crate::event::Change;
+use crate::event::{Change, Event};
+use crate::history::History;
+use crate::lane::Due;
 use crate::object::Object;
 use crate::resource_version::ResourceVersion;
 use crate::retention::Retention;
 use crate::store::{Snapshot, StateId, Store};
-use crate::view::View;
 
 use super::Shared;
 
@@ -28,7 +29,8 @@ pub struct Writer {
     /// version.
     is_amid: bool,
     is_disordered: bool,
-    /// Scratch space for the wakers of one event.
+    /// Scratch space for what is left to do of one event, and the wakers of those it concerns.
+    due: Vec<(usize, Due)>,
     wake: Vec<Waker>,
 }
 
@@ -42,6 +44,7 @@ impl Writer {
             ready: false,
             is_amid: false,
             is_disordered: false,
+            due: Vec::new(),
             wake: Vec::new(),
             shared,
         }
@@ -73,8 +76,8 @@ impl Writer {
 
     /// An event that is not news is one that was seen, or older than the history.
     fn expect_repeat(&mut self, key: &str, resource_version: ResourceVersion) {
-        let view = self.shared.view.lock();
-        let window = &view.window;
+        let history = self.shared.history.lock();
+        let window = &history.window;
         self.is_disordered |=
             resource_version > window.floor() && !window.holds(key, resource_version);
     }
@@ -154,8 +157,8 @@ impl Writer {
         }
         self.id = StateId::next();
         self.shared.counters.events_received.bump();
-        self.publish_state(resource_version, |view, wake| {
-            view.push(resource_version, change, wake)
+        self.publish_state(resource_version, |history| {
+            (Some(history.push(resource_version, change)), ())
         });
     }
 
@@ -179,7 +182,9 @@ impl Writer {
             self.shared.touch(&self.shared.last_progress);
             return;
         }
-        self.publish_state(resource_version, |view, _| view.advance(resource_version));
+        self.publish_state(resource_version, |history| {
+            (None, history.advance(resource_version))
+        });
     }
 
     /// Puts a new state in place of the old, ends every watcher and forgets the history.
@@ -240,8 +245,8 @@ impl Writer {
         self.is_amid = false;
         self.is_disordered = false;
         self.shared.counters.relists.bump();
-        let forgotten = self.publish_state(resource_version, |view, wake| {
-            view.replace(resource_version, wake)
+        let forgotten = self.publish_state(resource_version, |history| {
+            (None, history.replace(resource_version))
         });
         drop(forgotten); // after everyone was woken
     }
@@ -256,9 +261,13 @@ impl Writer {
         self.store = self.collect();
         self.shared.current.lock().take();
         self.shared.proven.lock().take();
-        let forgotten = self.shared.view.lock().close(&mut self.wake);
+        let shared = Arc::clone(&self.shared);
+        let mut history = shared.history.lock();
+        let forgotten = history.close();
+        self.hand_over(None, &history);
+        drop(history);
         self.shared.progress.send_replace(None);
-        self.wake.drain(..).for_each(Waker::wake);
+        self.wake();
         drop(forgotten);
     }
 
@@ -269,7 +278,7 @@ impl Writer {
         self.shared.promised.store(0, Ordering::SeqCst);
         self.shared.seen.store(0, Ordering::Relaxed);
         *self.shared.retention.lock() = Retention::default();
-        self.shared.view.lock().start_over();
+        self.shared.history.lock().start_over();
     }
 
     /// The newest state; `None` while not ready.
@@ -294,28 +303,47 @@ impl Writer {
         }
     }
 
-    /// State, then news. The snapshot is swapped while the view is locked: whoever reads an event
-    /// finds it in the snapshot too, and a snapshot is never ahead of a view locked after it was
-    /// taken.
+    /// State, then news. The snapshot is swapped while the history is locked, and before any lane
+    /// is told: whoever reads an event finds it in the snapshot too, and a snapshot is never ahead
+    /// of a history locked after it was taken.
     fn publish_state<T>(
         &mut self,
         resource_version: ResourceVersion,
-        change: impl FnOnce(&mut View, &mut Vec<Waker>) -> T,
+        change: impl FnOnce(&mut History) -> (Option<Arc<Event>>, T),
     ) -> T {
         self.resource_version = resource_version;
         let snapshot = self.state();
-        let mut view = self.shared.view.lock();
-        let left = change(&mut view, &mut self.wake);
+        let shared = Arc::clone(&self.shared);
+        let mut history = shared.history.lock();
+        let (event, left) = change(&mut history);
         let replaced = self.shared.current.lock().replace(snapshot);
-        drop(view);
+        self.hand_over(event.as_ref(), &history);
+        drop(history);
         if self.shared.promised() <= resource_version {
             self.shared.proven.lock().take(); // the stream has passed it
         }
         self.shared.touch(&self.shared.last_progress);
         self.shared.progress.send_replace(Some(resource_version));
-        self.wake.drain(..).for_each(Waker::wake);
+        self.wake();
         drop(replaced); // the last owner of many nodes, maybe: nobody waits for that
         left
+    }
+
+    /// Tells every lane where the locked history ends now.
+    fn hand_over(&mut self, event: Option<&Arc<Event>>, history: &History) {
+        let edge = history.edge();
+        for (place, lane) in self.shared.lanes.iter().enumerate() {
+            let due = lane.hand_over(event, edge);
+            self.due.extend(due.map(|due| (place, due)));
+        }
+    }
+
+    /// Wakes workers and watches that were told.
+    fn wake(&mut self) {
+        for (place, due) in self.due.drain(..) {
+            self.shared.lanes[place].settle(due, &mut self.wake);
+        }
+        self.wake.drain(..).for_each(Waker::wake);
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::Stream as _;
 use tokio::time::{Duration, Instant};
-use watershed_cache::{CacheError, ResourceVersion, WatchCache, WatchStart, Watcher};
+use watershed_cache::{CacheError, Dispatcher, ResourceVersion, WatchCache, WatchStart, Watcher};
 
 use crate::frames::{assert_bookmark, assert_same, frame_length, frame_type};
 use crate::model::{History, View};
@@ -58,6 +58,8 @@ pub(crate) enum Begin {
 
 pub(crate) struct Client {
     pub(crate) wanted: &'static Wanted,
+    /// Which worker its watches live on; none of them when there are fewer.
+    pub(crate) worker: usize,
     open: Option<Open>,
     /// What it may resume from, and the view it has then.
     resume: Option<(u64, View)>,
@@ -84,6 +86,17 @@ struct Open {
     view: Option<View>,
     version: u64,
     life: (u64, u64),
+    told: Told,
+}
+
+/// What the lane of a watch has been told, at least.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    /// How many writes.
+    position: usize,
+    /// Of which cache and which state of it.
+    life: (u64, u64),
+    is_ready: bool,
 }
 
 struct Woken(AtomicBool);
@@ -95,9 +108,10 @@ impl Wake for Woken {
 }
 
 impl Client {
-    pub(crate) const fn new(wanted: &'static Wanted) -> Self {
+    pub(crate) const fn new(wanted: &'static Wanted, worker: usize) -> Self {
         Self {
             wanted,
+            worker,
             open: None,
             resume: None,
         }
@@ -115,14 +129,15 @@ impl Client {
         (*view == expected).then_some(*version)
     }
 
-    /// Opens a watch. False when there is nothing to be had now.
+    /// Opens a watch on its worker. False when there is nothing to be had now.
     pub(crate) fn open(
         &mut self,
         begin: Begin,
         (bookmarks, lasts): (bool, Duration),
         (cached, history): (Cached<'_>, &History),
-        met: &mut Met,
+        (workers, met): (&[Dispatcher], &mut Met),
     ) -> bool {
+        let _here = workers.get(self.worker).map(Dispatcher::enter);
         let cache = cached.cache;
         let version = begin.version(cache);
         if cached.is_amid && version == cache.resource_version().get() {
@@ -163,6 +178,7 @@ impl Client {
             view: (version <= history.version).then(|| history.view(position, self.wanted)),
             version,
             life: (cached.life, cache.stats().relists),
+            told: Told::now(cached),
         };
         if let Begin::Initial { end_bookmark, .. } = begin {
             open.expect_state(history, self.wanted);
@@ -181,8 +197,15 @@ impl Client {
         }
     }
 
-    /// A client that waits has nothing to wait for but what is still to come.
-    pub(crate) fn check_parked(&self, cached: Cached<'_>, history: &History) {
+    /// Its worker has taken in what there is.
+    pub(crate) fn tell(&mut self, cached: Cached<'_>) {
+        if let Some(open) = &mut self.open {
+            open.told = Told::now(cached);
+        }
+    }
+
+    /// A client that waits has nothing to wait for but what its worker has still to be told.
+    pub(crate) fn check_parked(&self, history: &History) {
         let Some(open) = self.open.as_ref().filter(|open| open.is_parked) else {
             return;
         };
@@ -191,10 +214,10 @@ impl Client {
         }
         assert!(Instant::now() < open.deadline + SLACK, "the end wakes");
         assert!(
-            open.is_of(cached),
+            open.told.is_ready && open.told.life == open.life,
             "a state that is replaced wakes everyone"
         );
-        let unheard = (open.next..cached.position).find(|&position| {
+        let unheard = (open.next..open.told.position).find(|&position| {
             history.log[position].version > open.start
                 && history.frame(position, self.wanted).is_some()
         });
@@ -226,8 +249,11 @@ impl Client {
                         continue; // it gave way to others in the middle of a walk
                     }
                     assert!(open.initial.is_empty() && open.end_bookmark.is_none());
-                    open.catch_up(cached, history, self.wanted);
-                    open.walked = cached.position;
+                    let told = open.told.position;
+                    if open.told.life == open.life {
+                        open.catch_up((cached, told), history, self.wanted);
+                    }
+                    open.walked = open.walked.max(told);
                     return true;
                 }
                 Poll::Ready(None) => {
@@ -250,10 +276,11 @@ impl Client {
         false
     }
 
-    /// Whether it has seen everything the cache has.
+    /// Whether it has seen everything its worker was told.
     pub(crate) fn is_up_to_date(&self, (cached, history): (Cached<'_>, &History)) -> bool {
-        let expected = history.view(cached.position, self.wanted);
         self.open.as_ref().is_some_and(|open| {
+            let seen = open.told.position.max(open.next).min(cached.position);
+            let expected = history.view(seen, self.wanted);
             let is_complete = open.initial.is_empty() && open.end_bookmark.is_none();
             let is_ahead = cached.cache.resource_version().get() < open.start;
             let at_start = || history.view(history.position(open.start), self.wanted);
@@ -295,6 +322,17 @@ impl Begin {
     }
 }
 
+impl Told {
+    fn now(cached: Cached<'_>) -> Self {
+        let stats = cached.cache.stats();
+        Self {
+            position: cached.position,
+            life: (cached.life, stats.relists),
+            is_ready: stats.ready,
+        }
+    }
+}
+
 impl Open {
     /// The whole state at the start comes first.
     fn expect_state(&mut self, history: &History, wanted: &Wanted) {
@@ -331,7 +369,7 @@ impl Open {
             let own = cached.cache.resource_version().get();
             assert!(own > self.start, "a bookmark tells something new");
             assert_bookmark(frame, (own, false), shape);
-            self.catch_up(cached, history, wanted);
+            self.catch_up((cached, cached.position), history, wanted);
             assert!(own >= self.version, "versions never go back");
             self.version = own;
             met.bookmarks += 1;
@@ -348,7 +386,13 @@ impl Open {
         wanted: &Wanted,
     ) {
         self.skip_to_start(history, wanted);
-        let expected = (self.next..cached.position)
+        // Until its worker is told, a watch goes on with what came before the end.
+        let written = if self.is_of(cached) {
+            cached.position
+        } else {
+            history.log.len()
+        };
+        let expected = (self.next..written)
             .find_map(|position| Some((position, history.frame(position, wanted)?)));
         let (position, (expected, effect)) = expected.unwrap_or_else(|| {
             panic!("nothing is to come, but {}", String::from_utf8_lossy(frame))
@@ -371,16 +415,21 @@ impl Open {
         }
     }
 
-    /// Nothing that the cache has is missing.
-    fn catch_up(&mut self, cached: Cached<'_>, history: &History, wanted: &Wanted) {
+    /// Nothing is missing of so many writes.
+    fn catch_up(
+        &mut self,
+        (cached, position): (Cached<'_>, usize),
+        history: &History,
+        wanted: &Wanted,
+    ) {
         if cached.cache.resource_version().get() <= self.start {
             return;
         }
         self.skip_to_start(history, wanted);
-        let missing = (self.next..cached.position)
-            .find(|&position| history.frame(position, wanted).is_some());
+        let missing =
+            (self.next..position).find(|&position| history.frame(position, wanted).is_some());
         assert_eq!(missing, None, "{wanted:?} was not told of a write");
-        self.next = self.next.max(cached.position);
+        self.next = self.next.max(position);
         let expected = history.view(self.next, wanted);
         assert_eq!(self.view.as_ref(), Some(&expected), "{wanted:?}");
     }

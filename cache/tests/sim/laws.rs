@@ -199,10 +199,17 @@ impl Sim {
     }
 
     fn check_clients(&mut self, world: &World) {
+        for worker in 0..=self.dispatchers.len() {
+            // Some get their turn late, some not for long.
+            if worker == self.dispatchers.len() || self.rng.u8(..8) < 3 {
+                self.note(|| format!("worker {worker} gets its turn"));
+                self.dispatch(worker, world);
+            }
+        }
         let cache = self.cache.clone();
         let cached = self.cached(&cache, world);
         for client in &self.clients {
-            client.check_parked(cached, &world.history);
+            client.check_parked(&world.history);
         }
         for _ in 0..4 {
             let place = self.rng.usize(..self.clients.len());

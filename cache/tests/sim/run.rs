@@ -7,7 +7,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use watershed_cache::{
-    Options, Reflector, ReflectorOptions, ReflectorStatus, ResourceVersion, Snapshot, WatchCache,
+    Dispatcher, Options, Reflector, ReflectorOptions, ReflectorStatus, ResourceVersion, Snapshot,
+    WatchCache, Workers,
 };
 
 use crate::client::{Cached, Client, Met};
@@ -110,6 +111,8 @@ pub(crate) struct Sim {
     reflector: JoinHandle<()>,
     /// How many caches there have been.
     pub(crate) life: u64,
+    workers: Workers,
+    pub(crate) dispatchers: Vec<Dispatcher>,
     pub(crate) clients: Vec<Client>,
     pub(crate) pagers: Vec<Pager>,
     pub(crate) asked: Vec<Asked>,
@@ -131,6 +134,8 @@ pub(crate) struct Limits {
     /// What the readers of a step may build beyond the history.
     pub(crate) batch_bytes: usize,
     page_size: usize,
+    /// Threads that watches live on, besides the writer's.
+    workers: usize,
     seed: u64,
 }
 
@@ -150,15 +155,17 @@ impl Limits {
             history_age: Duration::from_secs([75, 120, 300][rng.usize(..3)]),
             batch_bytes: (64 << 10) + 30 * object,
             page_size: rng.usize(2..7),
+            workers: [0, 2, 3, 4][rng.usize(..4)],
             seed,
         }
     }
 
-    fn open(&self, world: &Arc<Mutex<World>>) -> (WatchCache, JoinHandle<()>) {
+    fn open(&self, world: &Arc<Mutex<World>>, workers: &Workers) -> (WatchCache, JoinHandle<()>) {
         let options = Options {
             objects_bytes: self.objects_bytes,
             history_bytes: self.history_bytes,
             history_age: self.history_age,
+            workers: workers.clone(),
             ..Options::default()
         };
         let resource = self.form.resource();
@@ -228,12 +235,17 @@ impl Sim {
         let limits = Limits::new(seed);
         let history = History::new(limits.form, limits.note_max);
         let world = Arc::new(Mutex::new(World::new(history)));
-        let (cache, reflector) = limits.open(&world);
+        let (workers, dispatchers) = Workers::new(limits.workers);
+        let (cache, reflector) = limits.open(&world, &workers);
         let mut rng = fastrand::Rng::with_seed(seed);
         let first = rng.usize(..WANTED.len());
         let wanted = (0..CLIENTS).map(|n| &WANTED[(first + n) % WANTED.len()]);
+        // Some are of no worker.
+        let mut client = |wanted| Client::new(wanted, rng.usize(..=limits.workers));
         let sim = Self {
-            clients: wanted.map(Client::new).collect(),
+            workers,
+            dispatchers,
+            clients: wanted.map(&mut client).collect(),
             rng,
             world,
             limits,
@@ -256,6 +268,19 @@ impl Sim {
         if let Some(log) = &self.log {
             log.lock().push(line());
         }
+    }
+
+    /// A worker gets its turn. Watches that live on none need none.
+    pub(crate) fn dispatch(&mut self, worker: usize, world: &World) {
+        if let Some(dispatcher) = self.dispatchers.get(worker) {
+            dispatcher.dispatch();
+        }
+        let cache = self.cache.clone();
+        let cached = self.cached(&cache, world);
+        let clients = self.clients.iter_mut();
+        clients
+            .filter(|client| client.worker == worker)
+            .for_each(|client| client.tell(cached));
     }
 
     /// What a client can know of the cache now.
@@ -296,7 +321,7 @@ impl Sim {
         self.note(|| format!("over budget: {bytes}"));
         self.tally.over_budget += 1;
         self.count();
-        (self.cache, self.reflector) = self.limits.open(&self.world);
+        (self.cache, self.reflector) = self.limits.open(&self.world, &self.workers);
         self.life += 1;
         self.world.lock().served = 0;
         self.watchful = Watchful::default();
@@ -334,6 +359,7 @@ impl Sim {
         let world = Arc::clone(&self.world);
         let world = world.lock();
         let cache = self.cache.clone();
+        (0..self.dispatchers.len()).for_each(|worker| self.dispatch(worker, &world));
         let mut clients = std::mem::take(&mut self.clients);
         for client in &mut clients {
             let mut patience = 100;
@@ -346,7 +372,8 @@ impl Sim {
                 if !client.is_open() {
                     let begin = crate::steps::again(client, &cache, &world.history);
                     let lasts = (true, Duration::from_secs(60));
-                    client.open(begin, lasts, (cached, &world.history), &mut self.tally.met);
+                    let on = (&*self.dispatchers, &mut self.tally.met);
+                    client.open(begin, lasts, (cached, &world.history), on);
                 }
                 patience -= 1;
                 assert!(patience > 0, "{:?} comes on", client.wanted);

@@ -157,7 +157,8 @@ impl Sim {
         });
         let how = (bookmarks, lasts);
         let client = &mut self.clients[place];
-        let opened = client.open(begin, how, (cached, &world.history), &mut self.tally.met);
+        let on = (&*self.dispatchers, &mut self.tally.met);
+        let opened = client.open(begin, how, (cached, &world.history), on);
         self.note(|| format!("opened: {opened}"));
     }
 
