@@ -209,7 +209,7 @@ pub fn get_body(object: &Object) -> Bytes {
             body.put_u8(b'\n');
             body.freeze()
         }
-        Encoding::Protobuf => object.bytes().clone(),
+        Encoding::Protobuf => Bytes::copy_from_slice(object.bytes()),
     }
 }
 

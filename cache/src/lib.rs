@@ -31,6 +31,7 @@
 //! bytes; memory is bounded by [`Options`]. What it refuses: sockets, tasks of its own, identities,
 //! and any guess about state it was not told.
 
+mod allocation;
 pub mod encoding;
 mod error;
 mod event;

@@ -25,6 +25,22 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// Pods as every apiserver serves them: what most examples, tests and benches cache.
+    ///
+    /// # Panics
+    /// Never: pods are among the built-in field sets.
+    pub fn pods() -> Self {
+        Self {
+            group: "".into(),
+            version: "v1".into(),
+            resource: "pods".into(),
+            kind: "Pod".into(),
+            namespaced: true,
+            custom: false,
+            fields: FieldSet::builtin("", "v1", "pods").expect("pods are built in"),
+        }
+    }
+
     /// `v1` or `group/version`.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() {

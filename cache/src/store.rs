@@ -1,18 +1,12 @@
 //! The objects of one resource, in key order, with immutable snapshots in constant time.
 //!
-//! Owns a persistent set ordered by key and, for resources that have a trigger field, a second one
-//! ordered by (value, key); both hold the same shared objects. A [`Snapshot`] is a clone of the
-//! roots and a resource version: lists, pages and initial events read from one without a lock, for
-//! as long as they like. The invariant: both sets hold the same objects. It never compares two sets
-//! structurally; `imbl` shares nodes, and walking is enough here.
+//! Owns the objects in the order of their keys and, for resources that have a trigger field, in the
+//! order of (value, key) too; both hold the same shared objects. A [`Snapshot`] is a copy that
+//! shares everything, and a resource version: lists, pages and initial events read from one without
+//! a lock, for as long as they like. The invariant: both orders hold the same objects.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
-
-use imbl::OrdSet;
 
 use crate::event::Change;
 use crate::interest::{Interest, Selection};
@@ -20,65 +14,66 @@ use crate::object::Object;
 use crate::resource::Resource;
 use crate::resource_version::ResourceVersion;
 
-/// What a place in the sets costs besides the object: leaf slots and shared inner nodes. An
-/// estimate, rounded up.
-const PLACE: usize = 64;
+mod shelf;
+
+use shelf::{Order, PLACE, Shelf, Walk};
 
 /// The current objects.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
-    by_key: OrdSet<ByKey>,
-    by_field: Option<(usize, OrdSet<ByField>)>,
+    by_key: Shelf,
+    by_field: Option<(usize, Shelf)>,
     bytes: usize,
 }
 
 impl Store {
     pub(crate) fn new(trigger: Option<usize>) -> Self {
         Self {
-            by_key: OrdSet::new(),
-            by_field: trigger.map(|field| (field, OrdSet::new())),
+            by_key: Shelf::new(Order::Key),
+            by_field: trigger.map(|field| (field, Shelf::new(Order::Field(field)))),
             bytes: 0,
         }
     }
 
     pub(crate) fn find(&self, key: &str) -> Option<&Arc<Object>> {
-        self.by_key.get(key).map(|entry| &entry.0)
+        self.by_key.find((&[], key.as_bytes()))
     }
 
     /// Puts a new version in place and returns the one it replaced.
     pub(crate) fn insert(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
-        self.bytes += object.memory() + PLACE;
-        let old = self
-            .by_key
-            .insert(ByKey(Arc::clone(&object)))
-            .map(|entry| entry.0);
+        self.bytes += self.cost(&object);
+        let old = self.by_key.insert(Arc::clone(&object));
         if let Some(old) = &old {
-            self.bytes -= old.memory() + PLACE;
+            self.bytes -= self.cost(old);
         }
-        if let Some((field, set)) = &mut self.by_field {
+        if let Some((field, shelf)) = &mut self.by_field {
+            let order = Order::Field(*field);
             let moved_from = old
                 .as_ref()
-                .filter(|old| old.field(*field) != object.field(*field));
-            if let Some(old) = moved_from {
-                set.remove(&(old.field(*field), old.key()) as &dyn FieldPlace);
+                .map(|old| order.place(old))
+                .filter(|old| *old != order.place(&object));
+            if let Some(place) = moved_from {
+                shelf.remove(place);
             }
-            set.insert(ByField {
-                field: *field,
-                object,
-            });
+            shelf.insert(object);
         }
         old
     }
 
     pub(crate) fn remove(&mut self, key: &str) -> Option<Arc<Object>> {
-        let ByKey(object) = self.by_key.remove(key)?;
-        self.bytes -= object.memory() + PLACE;
-        if let Some((field, set)) = &mut self.by_field {
-            let place = (object.field(*field), key);
-            let removed = set.remove(&place as &dyn FieldPlace);
+        let object = self.by_key.remove((&[], key.as_bytes()))?;
+        self.bytes -= self.cost(&object);
+        if let Some((field, shelf)) = &mut self.by_field {
+            let removed = shelf.remove(Order::Field(*field).place(&object));
             assert!(removed.is_some(), "both orders hold the same objects");
         }
         Some(object)
+    }
+
+    /// Bytes an object takes here.
+    fn cost(&self, object: &Object) -> usize {
+        let orders = 1 + usize::from(self.by_field.is_some());
+        object.memory() + orders * PLACE
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -205,36 +200,22 @@ impl Snapshot {
 
     /// Objects that `interest` does not rule out, in key order from `start` on.
     fn candidates(&self, interest: &Interest, start: &str) -> Candidates<'_> {
-        match interest {
-            Interest::All => Candidates::Keys(self.keys(start, None)),
-            Interest::Name(key) => {
+        let from = |start: &str| self.store.by_key.walk((&[], start.as_bytes()));
+        match (interest, &self.store.by_field) {
+            (Interest::All, _) | (Interest::Field(_), None) => Candidates::All(from(start)),
+            (Interest::Name(key), _) => {
                 let object = self.store.find(key).filter(|object| object.key() >= start);
                 Candidates::One(object.into_iter())
             }
-            Interest::Namespace(namespace) => {
-                let (first, end) = (format!("{namespace}/"), format!("{namespace}0"));
-                Candidates::Keys(self.keys(start.max(&first), Some(&end)))
+            (Interest::Namespace(namespace), _) => {
+                let first = format!("{namespace}/");
+                Candidates::Namespace(from(start.max(&first)), namespace.clone())
             }
-            Interest::Field(value) => match &self.store.by_field {
-                Some((_, set)) => {
-                    let from: &dyn FieldPlace = &(&**value, start);
-                    let range = set
-                        .range::<_, dyn FieldPlace + '_>((Bound::Included(from), Bound::Unbounded));
-                    Candidates::Field {
-                        range,
-                        value: value.clone(),
-                    }
-                }
-                None => Candidates::Keys(self.keys(start, None)),
-            },
+            (Interest::Field(value), Some((field, shelf))) => {
+                let walk = shelf.walk((value.as_bytes(), start.as_bytes()));
+                Candidates::Field(walk, *field, value.clone())
+            }
         }
-    }
-
-    fn keys(&self, start: &str, end: Option<&str>) -> imbl::ordset::RangedIter<'_, ByKey, P> {
-        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
-        self.store
-            .by_key
-            .range::<_, str>((Bound::Included(start), end))
     }
 
     /// The state before `events`, which are the newest events up to this snapshot, newest first.
@@ -271,16 +252,12 @@ impl Snapshot {
     }
 }
 
-type P = imbl::shared_ptr::DefaultSharedPtr;
-
 /// The walk behind [`Snapshot::iter`].
 enum Candidates<'a> {
-    Keys(imbl::ordset::RangedIter<'a, ByKey, P>),
+    All(Walk<'a>),
     One(std::option::IntoIter<&'a Arc<Object>>),
-    Field {
-        range: imbl::ordset::RangedIter<'a, ByField, P>,
-        value: Box<str>,
-    },
+    Namespace(Walk<'a>, Box<str>),
+    Field(Walk<'a>, usize, Box<str>),
 }
 
 impl<'a> Iterator for Candidates<'a> {
@@ -288,121 +265,15 @@ impl<'a> Iterator for Candidates<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         match self {
-            Self::Keys(range) => range.next().map(|entry| &entry.0),
+            Self::All(walk) => walk.next(),
             Self::One(object) => object.next(),
-            Self::Field { range, value } => range
+            Self::Namespace(walk, namespace) => walk
                 .next()
-                .filter(|entry| entry.value() == &**value)
-                .map(|entry| &entry.object),
+                .filter(|object| object.namespace() == &**namespace),
+            Self::Field(walk, field, value) => walk
+                .next()
+                .filter(|object| object.field(*field) == &**value),
         }
-    }
-}
-
-/// An object ordered by its key.
-#[derive(Clone, Debug)]
-struct ByKey(Arc<Object>);
-
-impl PartialEq for ByKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key() == other.0.key()
-    }
-}
-
-impl Eq for ByKey {}
-
-impl PartialOrd for ByKey {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ByKey {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.key().cmp(other.0.key())
-    }
-}
-
-impl Borrow<str> for ByKey {
-    fn borrow(&self) -> &str {
-        self.0.key()
-    }
-}
-
-/// An object ordered by (value of the trigger field, key).
-#[derive(Clone, Debug)]
-struct ByField {
-    field: usize,
-    object: Arc<Object>,
-}
-
-impl ByField {
-    fn value(&self) -> &str {
-        self.object.field(self.field)
-    }
-}
-
-impl PartialEq for ByField {
-    fn eq(&self, other: &Self) -> bool {
-        self.place() == other.place()
-    }
-}
-
-impl Eq for ByField {}
-
-impl PartialOrd for ByField {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ByField {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.place().cmp(&other.place())
-    }
-}
-
-/// A place in the second order, borrowed either from an object or from a question. A trait object,
-/// because the set looks things up by what an entry can be borrowed as, and a pair of borrowed
-/// strings cannot be borrowed from one.
-trait FieldPlace {
-    fn place(&self) -> (&str, &str);
-}
-
-impl FieldPlace for ByField {
-    fn place(&self) -> (&str, &str) {
-        (self.value(), self.object.key())
-    }
-}
-
-impl FieldPlace for (&str, &str) {
-    fn place(&self) -> (&str, &str) {
-        *self
-    }
-}
-
-impl<'a> Borrow<dyn FieldPlace + 'a> for ByField {
-    fn borrow(&self) -> &(dyn FieldPlace + 'a) {
-        self
-    }
-}
-
-impl PartialEq for dyn FieldPlace + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.place() == other.place()
-    }
-}
-
-impl Eq for dyn FieldPlace + '_ {}
-
-impl PartialOrd for dyn FieldPlace + '_ {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for dyn FieldPlace + '_ {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.place().cmp(&other.place())
     }
 }
 

@@ -12,18 +12,10 @@ use crate::interest::Selection;
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::watch_cache::{Options, WatchCache, Writer};
 use crate::watcher::{WatchStart, Watcher};
-use crate::{FieldSet, Object, Resource, ResourceVersion};
+use crate::{Object, Resource, ResourceVersion};
 
 pub(crate) fn pods() -> Arc<Resource> {
-    Arc::new(Resource {
-        group: "".into(),
-        version: "v1".into(),
-        resource: "pods".into(),
-        kind: "Pod".into(),
-        namespaced: true,
-        custom: false,
-        fields: FieldSet::builtin("", "v1", "pods").expect("pods are built in"),
-    })
+    Arc::new(Resource::pods())
 }
 
 pub(crate) const fn rv(number: u64) -> ResourceVersion {

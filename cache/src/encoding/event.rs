@@ -56,11 +56,7 @@ fn decode_json(resource: &Resource, frame: &[u8]) -> Result<WatchEvent, DecodeEr
     match event_type {
         EventType::Added | EventType::Modified | EventType::Deleted => {
             let lifted = json::lift_scanned(resource, text, span.clone(), &captures)?;
-            let object = Object::new(
-                Encoding::Json,
-                Bytes::copy_from_slice(&frame[span]),
-                &lifted,
-            )?;
+            let object = Object::new(Encoding::Json, frame[span].into(), &lifted)?;
             Ok(WatchEvent::Object { event_type, object })
         }
         EventType::Bookmark => {

@@ -43,6 +43,10 @@ impl Captures {
 /// encoding.
 #[derive(Debug)]
 pub(crate) struct Lifted<'a> {
+    /// What was walked; the borrowed values stand in it.
+    pub(super) walked: &'a [u8],
+    /// How far on in the full encoding the bytes of the object stand.
+    pub(super) moved: isize,
     pub(crate) name: Cow<'a, str>,
     pub(crate) namespace: Cow<'a, str>,
     pub(crate) uid: Cow<'a, str>,
@@ -60,9 +64,32 @@ pub(crate) struct Lifted<'a> {
 }
 
 impl Lifted<'_> {
+    /// Where in the full encoding a lifted value stands, if it does as it is. To be believed only
+    /// after a look.
+    pub(crate) fn place(&self, value: &str) -> Option<usize> {
+        let at = (value.as_ptr() as usize).checked_sub(self.walked.as_ptr() as usize)?;
+        let is_inside = at < self.walked.len();
+        is_inside.then(|| at.checked_add_signed(self.moved))?
+    }
+
+    /// Bytes of all lifted values together.
+    pub(crate) fn text_len(&self) -> usize {
+        let labels = self
+            .labels
+            .iter()
+            .map(|(key, value)| key.len() + value.len());
+        let fields = self.fields.iter().map(|field| match field {
+            Field::Name | Field::Namespace => 0,
+            Field::Text(text) => text.len(),
+        });
+        let identity = self.namespace.len() + 1 + self.name.len() + self.uid.len();
+        identity + labels.sum::<usize>() + fields.sum::<usize>()
+    }
+
     /// Moves the ranges from an encoding where the object starts at `from` to one where the same
     /// bytes start at `to`.
     pub(super) fn relocate(&mut self, from: usize, to: usize) {
+        self.moved += to.cast_signed() - from.cast_signed();
         for range in [&mut self.resource_version_at, &mut self.item] {
             *range = range.start + to - from..range.end + to - from;
         }

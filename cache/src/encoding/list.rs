@@ -135,7 +135,7 @@ fn json_item(
     let mut lifted = json::lift_scanned(resource, text, span.clone(), captures)?;
     let item = &text.as_bytes()[span];
     if json::has_type_meta(captures) {
-        return Object::new(Encoding::Json, Bytes::copy_from_slice(item), &lifted);
+        return Object::new(Encoding::Json, item.into(), &lifted);
     }
     // What follows the opening brace moves behind the kind and apiVersion.
     let mut full = Vec::with_capacity(type_meta.len() + item.len() - 1);

@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::protobuf::{push_bytes, push_header, push_varint};
 use super::*;
-use crate::fields::FieldSet;
 
 /// A Pod, as far as the cache looks into one.
 #[derive(Clone, Debug)]
@@ -109,15 +108,7 @@ impl Pod {
 }
 
 pub(crate) fn pods() -> Resource {
-    Resource {
-        group: "".into(),
-        version: "v1".into(),
-        resource: "pods".into(),
-        kind: "Pod".into(),
-        namespaced: true,
-        custom: false,
-        fields: FieldSet::builtin("", "v1", "pods").expect("pods are known"),
-    }
+    Resource::pods()
 }
 
 pub(crate) fn any_pod() -> impl Strategy<Value = Pod> {
@@ -349,7 +340,7 @@ fn the_parts_of_an_event_may_come_in_any_order() {
             panic!("{frame}")
         };
         assert_eq!(
-            (event_type, &**decoded.bytes()),
+            (event_type, decoded.bytes()),
             (EventType::Added, object.as_bytes())
         );
     }

@@ -2,13 +2,36 @@ use super::*;
 use crate::encoding::tests::{Pod, pods};
 
 #[test]
-fn an_object_is_one_compact_head_and_three_blocks() {
-    assert_eq!(size_of::<Object>(), 104);
+fn an_object_is_one_compact_head_and_two_blocks() {
+    assert_eq!(size_of::<Object>(), 80);
     let full = Pod::named("a").json();
     let object = Object::decode(Encoding::Json, &pods(), full.as_bytes()).unwrap();
     let fields = pods().fields.labels().len();
-    let text = "default/a".len() + "u".len() + "false".len();
-    assert_eq!(object.memory(), 104 + full.len() + text + 8 * (1 + fields));
+    let index = 4 * (1 + fields) + "default/a".len() + "false".len();
+    let blocks = allocation::size(full.len()) + allocation::size(index);
+    assert_eq!(
+        object.memory(),
+        96 + blocks,
+        "uid and phase are read from the bytes"
+    );
+}
+
+#[test]
+fn large_objects_are_read_like_small_ones() {
+    for filler in [0, 65_000, 65_400, 65_536, 200_000] {
+        let mut pod = Pod::named("a");
+        pod.uid = "x".repeat(filler);
+        pod.labels = [("k\"".to_owned(), "v\\".to_owned())].into();
+        for encoding in [Encoding::Json, Encoding::Protobuf] {
+            let full = pod.encode(encoding);
+            let object = Object::decode(encoding, &pods(), &full).unwrap();
+            let patched = object.with_resource_version(ResourceVersion::new(1 << 60));
+            for object in [&object, &patched] {
+                assert_eq!((object.key(), object.uid()), ("default/a", &*pod.uid));
+                assert_eq!(object.labels().next(), Some(("k\"", "v\\")));
+            }
+        }
+    }
 }
 
 #[test]

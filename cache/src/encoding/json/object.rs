@@ -52,6 +52,8 @@ pub(in crate::encoding) fn lift_scanned<'a>(
         .ok_or(DecodeError::Field("metadata.resourceVersion"))?;
     let item = item_of(resource, text, &span, captures);
     Ok(Lifted {
+        walked: text.as_bytes(),
+        moved: -span.start.cast_signed(),
         name,
         namespace,
         uid,

@@ -103,6 +103,8 @@ pub(in crate::encoding) fn lift_message<'a>(
         .collect::<Result<Vec<_>, DecodeError>>()?;
     lift::sort_labels(&mut labels);
     Ok(Lifted {
+        walked: full,
+        moved: 0,
         name,
         namespace,
         uid,
