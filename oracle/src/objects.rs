@@ -9,20 +9,12 @@ use serde_json::{Map, Value};
 use watershed_cache::encoding::{
     self, Encoding, ListMeta, append_list_item, decode_list, list_head, list_item_len, list_tail,
 };
-use watershed_cache::{FieldSet, Object, Resource, ResourceVersion};
+use watershed_cache::{Object, Resource, ResourceVersion};
 use watershed_loadtest::apiserver::resources::{self, Registry};
 use watershed_loadtest::apiserver::schema::{Schema, envelope};
 use watershed_loadtest::apiserver::selectors::field_value;
 
-static PODS: LazyLock<Resource> = LazyLock::new(|| Resource {
-    group: "".into(),
-    version: "v1".into(),
-    resource: "pods".into(),
-    kind: "Pod".into(),
-    namespaced: true,
-    custom: false,
-    fields: FieldSet::builtin("", "v1", "pods").expect("pods are known"),
-});
+static PODS: LazyLock<Resource> = LazyLock::new(Resource::pods);
 
 static JUDGE: LazyLock<std::sync::Arc<resources::Resource>> = LazyLock::new(|| {
     let registry = Registry::builtin();
