@@ -34,6 +34,12 @@ fn case(name: &str, encoding: Encoding, frame: impl Fn(usize) -> Bytes + 'static
         let mut splitter = FrameSplitter::new(encoding, 1 << 20);
         Steps::plain(move || {
             splitter.push(chunk.clone());
+            while let Some(line) = splitter.line() {
+                let event = decode_event(encoding, &subject::PODS, line).expect("an event");
+                black_box(event);
+                let length = line.len();
+                splitter.skip(length);
+            }
             while let Some(frame) = splitter.next_frame().expect("whole frames") {
                 black_box(decode_event(encoding, &subject::PODS, &frame).expect("an event"));
             }

@@ -137,6 +137,27 @@ impl Snapshot {
         }
     }
 
+    /// One object by its key.
+    pub(crate) fn find(&self, key: &str) -> Option<&Arc<Object>> {
+        self.store.find(key)
+    }
+
+    /// The objects, to be changed by the writer; [`Self::changed`] must follow.
+    pub(crate) fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// It holds something else now.
+    pub(crate) fn changed(&mut self, resource_version: ResourceVersion) {
+        self.resource_version = resource_version;
+        self.id = StateId::next();
+    }
+
+    /// It holds the same, and is complete up to here.
+    pub(crate) fn advanced(&mut self, resource_version: ResourceVersion) {
+        self.resource_version = resource_version;
+    }
+
     /// Names what it holds, together with [`Self::resource_version`].
     pub fn id(&self) -> StateId {
         self.id

@@ -91,6 +91,27 @@ impl FrameSplitter {
         self.buffer.extend_from_slice(&chunk);
     }
 
+    /// What is in front, up to its first newline, if that may be a frame of JSON: a server writes
+    /// one event on a line, and no string has a newline in it. Whether it is one tells only a
+    /// decoder; then [`Self::skip`] it. Else [`Self::next_frame`] looks closer.
+    pub fn line(&self) -> Option<&[u8]> {
+        let State::Json(state) = &self.state else {
+            return None;
+        };
+        let is_between = state.depth == 0 && self.buffer.first() == Some(&b'{');
+        let end = is_between.then(|| memchr::memchr(b'\n', &self.buffer))??;
+        let line = &self.buffer[..end];
+        (line.ends_with(b"}") && end <= self.max_frame).then_some(line)
+    }
+
+    /// Drops a line that was a frame.
+    ///
+    /// # Panics
+    /// If `length` is more than there is.
+    pub fn skip(&mut self, length: usize) {
+        self.buffer.advance(length + 1);
+    }
+
     /// The next whole frame, without length prefix or surrounding whitespace; `None` until more is
     /// pushed.
     ///

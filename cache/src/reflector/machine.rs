@@ -22,7 +22,7 @@ use crate::resource_version::ResourceVersion;
 use crate::store::Store;
 
 use super::delays::Delays;
-use super::stream::{EventStream, StreamEnd};
+use super::stream::{BATCH, EventStream, StreamEnd};
 use super::{ListRequest, ListerWatcher, ReflectorStatus, Upstream, UpstreamError, WatchRequest};
 
 /// Where the reflector stands. A step takes the state and returns the next.
@@ -207,26 +207,32 @@ impl<'a, L: ListerWatcher> Machine<'a, L> {
     }
 
     async fn stream(&mut self, mut stream: EventStream<L::Body>) -> Step<L> {
+        let mut objects = Vec::with_capacity(BATCH);
         loop {
             if self.upstream.writer.lock().is_disordered() {
                 let disorder = "an event came after it was vouched for".into();
                 return Ok(self.broke(StreamEnd::Malformed(disorder), State::WatchList));
             }
-            match stream.next().await {
-                Ok(WatchEvent::Object { event_type, object }) => {
-                    self.upstream.writer.lock().apply(event_type, object)?;
-                }
-                Ok(WatchEvent::Bookmark {
+            let came = stream.batch(&mut objects).await;
+            let is_full = objects.len() == BATCH;
+            if !objects.is_empty() {
+                self.upstream.writer.lock().apply_all(objects.drain(..))?;
+            }
+            match came {
+                Ok(None) if is_full => tokio::task::yield_now().await, // others share the thread
+                Ok(None) => {}
+                Ok(Some(WatchEvent::Object { .. })) => unreachable!("objects are in the batch"),
+                Ok(Some(WatchEvent::Bookmark {
                     resource_version,
                     template,
                     ..
-                }) => {
+                })) => {
                     self.upstream
                         .writer
                         .lock()
                         .advance(resource_version, Some(template));
                 }
-                Ok(WatchEvent::Error(status)) => {
+                Ok(Some(WatchEvent::Error(status))) => {
                     return Ok(self.failed(&status.into(), State::Watch));
                 }
                 Err(StreamEnd::Malformed(what)) => {

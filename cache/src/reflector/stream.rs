@@ -7,10 +7,14 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tokio::time::Instant;
 
-use crate::encoding::{Encoding, FrameSplitter, WatchEvent, decode_event};
+use crate::encoding::{Encoding, EventType, FrameSplitter, WatchEvent, decode_event};
+use crate::object::Object;
 use crate::resource::Resource;
 
 use super::{ListerWatcher, Upstream, UpstreamError, WatchRequest};
+
+/// Events that are published together, at most: about a tenth of a millisecond of work.
+pub(super) const BATCH: usize = 32;
 
 /// Cuts a body into events. Nothing is applied in part: an event comes out whole or not at all.
 #[derive(Debug)]
@@ -39,16 +43,9 @@ impl<B: Stream<Item = Result<Bytes, UpstreamError>> + Unpin> EventStream<B> {
     /// The next event. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<WatchEvent, StreamEnd> {
         loop {
-            match self.splitter.next_frame() {
-                Ok(Some(frame)) => {
-                    tokio::task::coop::consume_budget().await;
-                    let event = decode_event(self.encoding, &self.resource, &frame)
-                        .map_err(|error| StreamEnd::Malformed(error.to_string()))?;
-                    self.events += 1;
-                    return Ok(event);
-                }
-                Ok(None) => {}
-                Err(error) => return Err(StreamEnd::Malformed(error.to_string())),
+            if let Some(event) = self.buffered()? {
+                tokio::task::coop::consume_budget().await;
+                return Ok(event);
             }
             match tokio::time::timeout(self.silence_max, self.body.next()).await {
                 Ok(Some(Ok(chunk))) => self.splitter.push(chunk),
@@ -57,6 +54,50 @@ impl<B: Stream<Item = Result<Bytes, UpstreamError>> + Unpin> EventStream<B> {
                 Err(_elapsed) => return Err(StreamEnd::Cut("the stream fell silent".into())),
             }
         }
+    }
+
+    /// Waits for an object and adds it and those that came with it, up to [`BATCH`], to `objects`.
+    /// What else came, or went wrong, is returned; it is after the objects.
+    pub(super) async fn batch(
+        &mut self,
+        objects: &mut Vec<(EventType, Object)>,
+    ) -> Result<Option<WatchEvent>, StreamEnd> {
+        let mut event = self.next().await?;
+        loop {
+            match event {
+                WatchEvent::Object { event_type, object } => objects.push((event_type, object)),
+                WatchEvent::Bookmark { .. } | WatchEvent::Error(_) => return Ok(Some(event)),
+            }
+            if objects.len() == BATCH {
+                return Ok(None);
+            }
+            match self.buffered()? {
+                Some(next) => event = next,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next event that has arrived.
+    fn buffered(&mut self) -> Result<Option<WatchEvent>, StreamEnd> {
+        // Nearly every frame of JSON is a line; one that is not fails to decode as one.
+        let line = self.splitter.line();
+        let decoded = line.and_then(|line| {
+            let event = decode_event(self.encoding, &self.resource, line).ok()?;
+            Some((event, line.len()))
+        });
+        if let Some((event, length)) = decoded {
+            self.splitter.skip(length);
+            self.events += 1;
+            return Ok(Some(event));
+        }
+        let malformed = |error: &dyn std::fmt::Display| StreamEnd::Malformed(error.to_string());
+        let frame = self.splitter.next_frame().map_err(|it| malformed(&it))?;
+        let Some(frame) = frame else { return Ok(None) };
+        let event = decode_event(self.encoding, &self.resource, &frame);
+        let event = event.map_err(|it| malformed(&it))?;
+        self.events += 1;
+        Ok(Some(event))
     }
 
     fn finish(&mut self) -> StreamEnd {
@@ -92,5 +133,78 @@ impl<L: ListerWatcher> Upstream<'_, L> {
             opened: Instant::now(),
             events: 0,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{pod_json, pods};
+
+    type Chunks = std::vec::IntoIter<Result<Bytes, UpstreamError>>;
+
+    fn stream(text: &str, cut: usize) -> EventStream<futures_util::stream::Iter<Chunks>> {
+        let chunks = text.as_bytes().chunks(cut);
+        let chunks: Vec<_> = chunks
+            .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
+            .collect();
+        EventStream {
+            body: futures_util::stream::iter(chunks),
+            splitter: FrameSplitter::new(Encoding::Json, 1 << 20),
+            encoding: Encoding::Json,
+            resource: pods(),
+            silence_max: Duration::from_secs(60),
+            opened: Instant::now(),
+            events: 0,
+        }
+    }
+
+    fn added(number: u64) -> String {
+        let object = pod_json(&format!("a/x{number}"), number);
+        format!("{{\"type\":\"ADDED\",\"object\":{object}}}")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_are_the_same_however_they_are_laid_out_and_cut() {
+        let pretty = added(2).replace(":{", ":\n{").replace('}', "\n}");
+        let across = added(3).replace("}}", "}\n}");
+        let text = [
+            &added(1),
+            "\n",
+            &pretty,
+            "\r\n",
+            &across,
+            &added(4),
+            "\n\n",
+            &added(5),
+        ];
+        let text = text.concat();
+        for cut in [1, 7, 100, text.len()] {
+            let mut stream = stream(&text, cut);
+            let mut objects = Vec::new();
+            while stream.batch(&mut objects).await.is_ok() {}
+            let versions: Vec<_> = objects
+                .iter()
+                .map(|(_, object)| object.resource_version().get())
+                .collect();
+            assert_eq!(versions, [1, 2, 3, 4, 5], "cut every {cut} bytes");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_is_bounded_and_ends_before_what_is_no_object() {
+        let mut text: String = (1..=70).map(|number| added(number) + "\n").collect();
+        text += "{\"type\":\"ERROR\",\"object\":{\"code\":410}}\n";
+        let mut stream = stream(&text, text.len());
+        let mut objects = Vec::new();
+        for expected in [BATCH, BATCH, 70 - 2 * BATCH] {
+            let came = stream.batch(&mut objects).await.unwrap();
+            assert_eq!(objects.drain(..).len(), expected);
+            assert_eq!(
+                came.is_some(),
+                expected < BATCH,
+                "the error is after the last"
+            );
+        }
     }
 }

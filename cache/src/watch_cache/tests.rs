@@ -2,7 +2,7 @@ use crate::encoding::EventType;
 use crate::object::Object;
 
 use super::*;
-use crate::testing::{cache_of, cache_with, pod, pods, rv, select};
+use crate::testing::{cache_of, cache_with, drain, pod, pods, rv, select};
 
 fn listed(snapshot: &Snapshot) -> Vec<String> {
     let everything = select("");
@@ -177,4 +177,44 @@ async fn the_last_use_is_the_last_read_or_watch() {
     assert_eq!(cache.last_used(), opened);
     cache.snapshot().unwrap();
     assert_eq!(cache.last_used() - opened, Duration::from_secs(60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_applied_together_are_seen_together_and_in_order() {
+    let (mut writer, cache) = cache_of(10, &[("a/x", 5), ("a/y", 6)]);
+    let before = cache.snapshot().unwrap();
+    let mut watcher = cache.watch_after("", 10);
+    let mut progress = cache.shared.progress.subscribe();
+    progress.mark_unchanged();
+    let events = [
+        (EventType::Modified, pod("a/x", 11)),
+        (EventType::Modified, pod("a/x", 11)), // a repeat
+        (EventType::Added, pod("a/z", 12)),
+        (EventType::Modified, pod("a/x", 13)),
+        (EventType::Deleted, pod("a/y", 14)),
+        (EventType::Deleted, pod("a/z", 14)),
+    ];
+    writer.apply_all(events).unwrap();
+    assert_eq!(*progress.borrow_and_update(), Some(rv(14)));
+    assert_eq!(
+        drain(&mut watcher),
+        [
+            "MODIFIED a/x@11",
+            "ADDED a/z@12",
+            "MODIFIED a/x@13",
+            "DELETED a/y@14",
+            "DELETED a/z@14"
+        ]
+    );
+    let after = cache.snapshot().unwrap();
+    assert_eq!((after.len(), after.resource_version()), (1, rv(14)));
+    assert_eq!(after.get("a", "x").unwrap().resource_version(), rv(13));
+    assert_eq!((before.len(), before.resource_version()), (2, rv(10)));
+    assert_eq!(before.get("a", "x").unwrap().resource_version(), rv(5));
+    let between = cache.snapshot_at(rv(12)).unwrap();
+    assert_eq!(between.len(), 3, "history has every step");
+    writer
+        .apply_all([(EventType::Modified, pod("a/x", 13))])
+        .unwrap();
+    assert!(!progress.has_changed().unwrap(), "a repeat is no news");
 }

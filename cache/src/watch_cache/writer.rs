@@ -20,9 +20,6 @@ use super::Shared;
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
-    store: Store,
-    /// Names what the store holds.
-    id: StateId,
     resource_version: ResourceVersion,
     ready: bool,
     /// Whether the newest event was a deletion and nothing yet tells that it was the last of its
@@ -38,8 +35,6 @@ impl Writer {
     /// Not ready; see [`WatchCache::new`](crate::WatchCache::new).
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
-            store: Store::new(shared.resource.fields.trigger()),
-            id: StateId::next(),
             resource_version: ResourceVersion::default(),
             ready: false,
             is_amid: false,
@@ -74,14 +69,6 @@ impl Writer {
         self.is_disordered
     }
 
-    /// An event that is not news is one that was seen, or older than the history.
-    fn expect_repeat(&mut self, key: &str, resource_version: ResourceVersion) {
-        let history = self.shared.history.lock();
-        let window = &history.window;
-        self.is_disordered |=
-            resource_version > window.floor() && !window.holds(key, resource_version);
-    }
-
     /// Whether everything up to `resource_version` is here, all deletions of that version included.
     pub(crate) fn is_complete_at(&self, resource_version: ResourceVersion) -> bool {
         let is_passed = self.resource_version > resource_version;
@@ -89,10 +76,7 @@ impl Writer {
         (is_passed || is_reached) && !self.is_disordered
     }
 
-    /// Takes one event of an upstream stream that is complete from the own version on. Events below
-    /// the own version and repeats change nothing, nor does anything before the first
-    /// [`Self::replace`] or after the cache was closed. What happened is judged by what the store
-    /// holds, not by the event's type alone.
+    /// Takes one event; see [`Self::apply_all`].
     ///
     /// # Errors
     /// [`OverBudget`]; the cache is closed then.
@@ -100,66 +84,105 @@ impl Writer {
     /// # Panics
     /// On an `event_type` that carries no object of the resource.
     pub fn apply(&mut self, event_type: EventType, object: Object) -> Result<(), OverBudget> {
-        let resource_version = object.resource_version();
-        if !self.ready {
+        self.apply_all(std::iter::once((event_type, object)))
+    }
+
+    /// Takes events of an upstream stream that is complete from the own version on, and publishes
+    /// them together: readers see none of them or all. Events below the own version and repeats
+    /// change nothing, nor does anything before the first [`Self::replace`] or after the cache was
+    /// closed. What happened is judged by what the store holds, not by the event's type alone. Pass
+    /// a few at a time: nobody gets a snapshot meanwhile.
+    ///
+    /// # Errors
+    /// [`OverBudget`]; the cache is closed then.
+    ///
+    /// # Panics
+    /// On an event type that carries no object of the resource.
+    pub fn apply_all(
+        &mut self,
+        events: impl IntoIterator<Item = (EventType, Object)>,
+    ) -> Result<(), OverBudget> {
+        let shared = Arc::clone(&self.shared);
+        let mut current = shared.current.lock();
+        let Some(state) = &mut *current else {
+            return Ok(());
+        };
+        let mut history = shared.history.lock();
+        let mut is_news = false;
+        for (event_type, object) in events {
+            is_news |= self.take(event_type, object, (state.store_mut(), &mut history));
+        }
+        if !is_news {
             return Ok(());
         }
+        state.changed(self.resource_version);
+        let over = self.check(state.bytes());
+        drop(history);
+        drop(current);
+        self.published();
+        over.inspect_err(|_| self.close())
+    }
+
+    /// Judges one event and puts it into store and history; whether it was news.
+    fn take(
+        &mut self,
+        event_type: EventType,
+        object: Object,
+        (store, history): (&mut Store, &mut History),
+    ) -> bool {
+        let resource_version = object.resource_version();
         if resource_version < self.resource_version {
-            self.expect_repeat(object.key(), resource_version);
-            return Ok(());
+            self.expect_repeat(&object, history);
+            return false;
         }
         // Leases that expire together are deleted at one version, so the own version itself may
         // still bring news.
-        let old = self.store.find(object.key()).cloned();
-        let seen = |old: &Object| old.resource_version() >= resource_version;
-        let change = match (event_type, old) {
-            (EventType::Added | EventType::Modified, Some(old)) if seen(&old) => return Ok(()),
-            (EventType::Added | EventType::Modified, Some(old)) => Change::Updated {
-                old,
-                new: Arc::new(object),
-            },
-            (EventType::Added | EventType::Modified, None) => {
-                if resource_version == self.resource_version {
-                    self.expect_repeat(object.key(), resource_version);
-                    return Ok(());
-                }
-                Change::Created {
-                    new: Arc::new(object),
+        let old = store.find(object.key());
+        if old.is_some_and(|old| old.resource_version() >= resource_version) {
+            return false;
+        }
+        let object = Arc::new(object);
+        let change = match (event_type, old.is_some()) {
+            (EventType::Added | EventType::Modified, false)
+                if resource_version == self.resource_version =>
+            {
+                self.expect_repeat(&object, history);
+                return false;
+            }
+            (EventType::Added | EventType::Modified, _) => {
+                match store.insert(Arc::clone(&object)) {
+                    Some(old) => Change::Updated { old, new: object },
+                    None => Change::Created { new: object },
                 }
             }
-            (EventType::Deleted, Some(old)) if seen(&old) => return Ok(()),
-            (EventType::Deleted, Some(old)) => Change::Removed {
-                old,
-                last: Arc::new(object),
+            (EventType::Deleted, true) => Change::Removed {
+                old: store.remove(object.key()).expect("it was found just above"),
+                last: object,
             },
-            (EventType::Deleted, None) => {
-                if resource_version > self.resource_version {
-                    self.advance(resource_version, None);
+            (EventType::Deleted, false) => {
+                let is_later = resource_version > self.resource_version;
+                if is_later {
+                    self.resource_version = resource_version;
+                    history.advance(resource_version);
+                    self.hand_over(None, history);
                     self.is_amid = true;
                 }
-                return Ok(());
+                return is_later;
             }
             (EventType::Bookmark | EventType::Error, _) => panic!("{event_type:?} has no object"),
         };
-        self.publish(resource_version, change);
-        self.check(&self.store).inspect_err(|_| self.close())
+        self.is_amid = matches!(change, Change::Removed { .. });
+        self.resource_version = resource_version;
+        self.shared.counters.events_received.bump();
+        let event = history.push(resource_version, change);
+        self.hand_over(Some(&event), history);
+        true
     }
 
-    fn publish(&mut self, resource_version: ResourceVersion, change: Change) {
-        self.is_amid = matches!(change, Change::Removed { .. });
-        match &change {
-            Change::Created { new } | Change::Updated { new, .. } => {
-                self.store.insert(Arc::clone(new));
-            }
-            Change::Removed { old, .. } => {
-                self.store.remove(old.key());
-            }
-        }
-        self.id = StateId::next();
-        self.shared.counters.events_received.bump();
-        self.publish_state(resource_version, |history| {
-            (Some(history.push(resource_version, change)), ())
-        });
+    /// An event that is not news is one that was seen, or older than the history.
+    fn expect_repeat(&mut self, object: &Object, history: &History) {
+        let (window, version) = (&history.window, object.resource_version());
+        self.is_disordered |= version > window.floor() && !window.holds(object.key(), version);
     }
 
     /// The upstream vouched that nothing happened up to `resource_version`; `template` is the
@@ -182,8 +205,9 @@ impl Writer {
             self.shared.touch(&self.shared.last_progress);
             return;
         }
-        self.publish_state(resource_version, |history| {
-            (None, history.advance(resource_version))
+        self.publish(resource_version, |state, history| {
+            history.advance(resource_version);
+            state.as_mut().expect("ready").advanced(resource_version);
         });
     }
 
@@ -219,13 +243,14 @@ impl Writer {
         store: &mut Store,
         object: Object,
     ) -> Result<(), OverBudget> {
-        let held = self
-            .store
-            .find(object.key())
-            .filter(|held| ***held == object);
-        let object = held.map_or_else(|| Arc::new(object), Arc::clone);
-        store.insert(object);
-        self.check(store).inspect_err(|_| self.close())
+        let current = self.shared.current.lock();
+        let held = current.as_ref().and_then(|state| {
+            let held = state.find(object.key()).filter(|held| ***held == object);
+            held.map(Arc::clone)
+        });
+        drop(current);
+        store.insert(held.unwrap_or_else(|| Arc::new(object)));
+        self.check(store.bytes()).inspect_err(|_| self.close())
     }
 
     /// The lowest version a new state may have: that of the newest state anybody was shown.
@@ -236,8 +261,6 @@ impl Writer {
     /// See [`Self::replace`].
     pub(crate) fn replace_store(&mut self, resource_version: ResourceVersion, store: Store) {
         assert!(resource_version >= self.lowest(), "versions never go back");
-        self.store = store;
-        self.id = StateId::next();
         if !self.ready {
             self.shared.touch(&self.shared.last_change);
         }
@@ -245,8 +268,10 @@ impl Writer {
         self.is_amid = false;
         self.is_disordered = false;
         self.shared.counters.relists.bump();
-        let forgotten = self.publish_state(resource_version, |history| {
-            (None, history.replace(resource_version))
+        let resource = Arc::clone(&self.shared.resource);
+        let next = Snapshot::new(resource, store, (resource_version, StateId::next()));
+        let forgotten = self.publish(resource_version, |state, history| {
+            (state.replace(next), history.replace(resource_version))
         });
         drop(forgotten); // after everyone was woken
     }
@@ -258,8 +283,7 @@ impl Writer {
             self.shared.touch(&self.shared.last_change);
         }
         self.ready = false;
-        self.store = self.collect();
-        self.shared.current.lock().take();
+        let state = self.shared.current.lock().take();
         self.shared.proven.lock().take();
         let shared = Arc::clone(&self.shared);
         let mut history = shared.history.lock();
@@ -268,7 +292,7 @@ impl Writer {
         drop(history);
         self.shared.progress.send_replace(None);
         self.wake();
-        drop(forgotten);
+        drop((state, forgotten));
     }
 
     /// Closes the cache and forgets the own version: the storage upstream is another one now.
@@ -283,19 +307,11 @@ impl Writer {
 
     /// The newest state; `None` while not ready.
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
-        self.ready.then(|| self.state())
+        self.shared.current.lock().clone()
     }
 
-    fn state(&self) -> Snapshot {
-        Snapshot::new(
-            Arc::clone(&self.shared.resource),
-            self.store.clone(),
-            (self.resource_version, self.id),
-        )
-    }
-
-    fn check(&self, store: &Store) -> Result<(), OverBudget> {
-        let (bytes, budget) = (store.bytes(), self.shared.options.objects_bytes);
+    fn check(&self, bytes: usize) -> Result<(), OverBudget> {
+        let budget = self.shared.options.objects_bytes;
         if bytes > budget {
             Err(OverBudget { bytes, budget })
         } else {
@@ -303,30 +319,36 @@ impl Writer {
         }
     }
 
-    /// State, then news. The snapshot is swapped while the history is locked, and before any lane
-    /// is told: whoever reads an event finds it in the snapshot too, and a snapshot is never ahead
-    /// of a history locked after it was taken.
-    fn publish_state<T>(
+    /// State and history change together, under both locks, the state's first: whoever reads an
+    /// event finds it in the snapshot too, and a snapshot is never ahead of a history locked after
+    /// it was taken. The state is changed in place; what a reader holds a snapshot of is copied.
+    fn publish<T>(
         &mut self,
         resource_version: ResourceVersion,
-        change: impl FnOnce(&mut History) -> (Option<Arc<Event>>, T),
+        change: impl FnOnce(&mut Option<Snapshot>, &mut History) -> T,
     ) -> T {
         self.resource_version = resource_version;
-        let snapshot = self.state();
         let shared = Arc::clone(&self.shared);
+        let mut current = shared.current.lock();
         let mut history = shared.history.lock();
-        let (event, left) = change(&mut history);
-        let replaced = self.shared.current.lock().replace(snapshot);
-        self.hand_over(event.as_ref(), &history);
+        let left = change(&mut current, &mut history);
+        self.hand_over(None, &history);
         drop(history);
-        if self.shared.promised() <= resource_version {
+        drop(current);
+        self.published();
+        left
+    }
+
+    /// News, after the state.
+    fn published(&mut self) {
+        if self.shared.promised() <= self.resource_version {
             self.shared.proven.lock().take(); // the stream has passed it
         }
         self.shared.touch(&self.shared.last_progress);
-        self.shared.progress.send_replace(Some(resource_version));
+        self.shared
+            .progress
+            .send_replace(Some(self.resource_version));
         self.wake();
-        drop(replaced); // the last owner of many nodes, maybe: nobody waits for that
-        left
     }
 
     /// Tells every lane where the locked history ends now.
