@@ -31,7 +31,7 @@ pub fn page(outcome: &Outcome) -> String {
     let findings: String = lines
         .map(|line| format!("<li>{}</li>", escape(line.trim())))
         .collect();
-    let plots: String = outcome.plots.iter().map(figure).collect();
+    let plots: String = plots(outcome).iter().map(figure).collect();
     let json = serde_json::to_string_pretty(outcome).unwrap_or_default();
     format!(
         "<!doctype html>
@@ -69,6 +69,7 @@ h1{font-size:1.6rem;margin:0 0 .75rem}h2{font-size:1.15rem;margin:2.25rem 0 .5re
 table{border-collapse:collapse;width:100%;background:var(--card)}
 td{padding:.4rem .75rem;border-bottom:1px solid var(--line);vertical-align:top}
 td.value{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th{text-align:right;padding:.4rem .75rem;font-size:.85rem;color:var(--soft)}td.other{color:var(--soft)}
 td.from{color:var(--soft);font-size:.85rem}
 .plots{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr))}
 figure{margin:0;background:var(--card);border:1px solid var(--line);padding:.5rem}
@@ -79,16 +80,30 @@ summary{cursor:pointer;margin-top:2rem;color:var(--soft)}
 
 fn figures(outcome: &Outcome) -> String {
     let mut table = String::from("<table>");
+    if let Some(compared) = &outcome.compared {
+        let (own, other) = (escape(outcome.endpoint()), escape(compared.endpoint()));
+        let _ = write!(
+            table,
+            "<tr><th></th><th>{own}</th><th>{other}</th><th></th></tr>"
+        );
+    }
     for metric in &outcome.metrics {
         let from = metric
             .derived_from
             .as_ref()
             .map(|from| format!("derived: {from}"));
+        let other = outcome.compared.as_ref().map(|_| {
+            let other = outcome.compared_to(&metric.name);
+            let other = other.map(crate::scenario::Metric::display);
+            let other = escape(&other.unwrap_or_default());
+            format!("<td class=\"value other\">{other}</td>")
+        });
         let _ = write!(
             table,
-            "<tr><td>{}</td><td class=\"value\">{}</td><td class=\"from\">{}</td></tr>",
+            "<tr><td>{}</td><td class=\"value\">{}</td>{}<td class=\"from\">{}</td></tr>",
             escape(&metric.name),
             escape(&metric.display()),
+            other.unwrap_or_default(),
             escape(&from.unwrap_or_default()),
         );
     }
@@ -108,48 +123,85 @@ fn settings(outcome: &Outcome) -> String {
     table + "</table>"
 }
 
+/// The plots, each with the lines of the run that is compared.
+fn plots(outcome: &Outcome) -> Vec<Curves> {
+    let mut plots = outcome.plots.clone();
+    let Some(compared) = &outcome.compared else {
+        return plots;
+    };
+    for plot in &mut plots {
+        let other = compared.plots.iter().find(|own| own.title == plot.title);
+        let series = other.into_iter().flat_map(|own| own.series.clone());
+        plot.series
+            .extend(series.map(|own| crate::scenario::Series {
+                name: format!("{} ({})", own.name, compared.endpoint()),
+                ..own
+            }));
+    }
+    plots
+}
+
 fn figure(plot: &Curves) -> String {
-    let has_points = |series: &&crate::scenario::Series| series.points.len() > 1;
+    let bars = plot.is_bars();
+    let has_points = |series: &&crate::scenario::Series| bars || series.points.len() > 1;
     let series: Vec<_> = plot.series.iter().filter(has_points).collect();
     if series.is_empty() {
         return String::new();
     }
-    let single = series.len() == 1;
-    let lines: Vec<Plot> = series
-        .iter()
-        .zip(COLOURS.iter().cycle())
-        .map(|(series, colour)| {
-            let points = series
-                .points
-                .iter()
-                .map(|(x, y)| (if plot.log_x { x.max(1e-3) } else { *x }, *y));
-            let line = LinePlot::new().with_data(points.collect::<Vec<_>>());
-            let line = line.with_color(*colour).with_stroke_width(2.0);
-            if single {
-                line
-            } else {
-                line.with_legend(series.name.as_str())
-            }
-            .into()
-        })
-        .collect();
-    let mut layout = Layout::auto_from_plots(&lines)
+    let parts = if bars {
+        vec![columns(&series).into()]
+    } else {
+        lines(plot, &series)
+    };
+    let mut layout = Layout::auto_from_plots(&parts)
         .with_width(620.0)
         .with_height(360.0)
         .with_title(plot.title.as_str())
         .with_x_label(plot.x.as_str())
         .with_y_label(plot.y.as_str())
+        .with_y_axis_min(0.0)
         .with_font_family("system-ui, sans-serif")
         .with_legend_position(LegendPosition::OutsideBottomColumns)
         .with_theme(theme());
     if plot.log_x {
         layout = layout.with_log_x();
     }
-    let svg = render_to_svg(lines, layout);
+    let svg = render_to_svg(parts, layout);
     let svg = svg
         .replace(INK, "currentColor")
         .replace(GRID, "var(--line)");
     format!("<figure>{}</figure>", scalable(&svg))
+}
+
+fn lines(plot: &Curves, series: &[&crate::scenario::Series]) -> Vec<Plot> {
+    let single = series.len() == 1;
+    let coloured = series.iter().zip(COLOURS.iter().cycle());
+    let lines = coloured.map(|(series, colour)| {
+        let points = series
+            .points
+            .iter()
+            .map(|(x, y)| (if plot.log_x { x.max(1e-3) } else { *x }, *y));
+        let line = LinePlot::new().with_data(points.collect::<Vec<_>>());
+        let line = line.with_color(*colour).with_stroke_width(2.0);
+        if single {
+            line
+        } else {
+            line.with_legend(series.name.as_str())
+        }
+        .into()
+    });
+    lines.collect()
+}
+
+/// A column for each series, of its one value, which its name tells too.
+fn columns(series: &[&crate::scenario::Series]) -> BarPlot {
+    let coloured = series.iter().zip(COLOURS.iter().cycle());
+    let columns = coloured.filter_map(|(series, colour)| {
+        let (_, value) = series.points.first()?;
+        let name = format!("{}: {value:.1}", series.name);
+        Some((name, *value, *colour))
+    });
+    BarPlot::new().with_width(0.5).with_colored_bars(columns)
 }
 
 /// Turns the fixed size of a drawing into a view box, so that the page decides how large it is.

@@ -8,19 +8,22 @@
 mod bench;
 mod broadcast;
 mod churn;
+mod engine;
 mod get;
 mod idle;
+mod indexed;
 mod list;
 mod outcome;
 mod passthrough;
+mod population;
 mod progress;
 mod reads;
-#[allow(dead_code, reason = "for the scenarios that are written now")]
 mod run;
 mod slow;
 mod steady;
 mod storm;
 mod target;
+mod writer;
 
 pub use outcome::{Metric, Outcome, Plot, Series, Unit, bytes, grouped, verdict};
 pub use progress::Progress;
@@ -40,11 +43,23 @@ use run::Run;
 /// What `watershed-loadtest run` can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
-    /// Kubelets with light churn: memory and CPU per connection and watch, latency
+    /// Kubelet-like connections under light churn: memory and CPU of each, latency, and how much of
+    /// it the target adds when --apiserver is given. 1,000 × 10 watches, 20 writes/s, 30 s
     Steady,
-    /// Every kubelet watches services and all writes are services: CPU per delivered event
+    /// Memory at four numbers of connections up to 15,000, then with twice the watches: the slope
+    /// per connection and per watch. 10 watches each, 15 s of rest before each sample
+    Idle,
+    /// Every watcher on a connection of its own gets every event of 1 KB: CPU per delivered event
+    /// against the floor. 1,000 watchers, 20 writes/s, 10 s
     Broadcast,
-    /// All connections are cut at once under churn: time until all watches resumed, relists
+    /// Each event is for one watcher among 1,000, then among 100,000: CPU per event at both.
+    /// 1,000 connections × 100 watches, 500 writes/s, 20 s
+    Indexed,
+    /// Every tenth connection stops reading, three times: latency of the others with and without;
+    /// the stalled go on without a list. 500 watchers, 20 writes/s, 48 s
+    Slow,
+    /// All connections are cut at once under churn: time until all watches resumed, relists,
+    /// upstream requests, peak memory. 10,000 × 10 watches, 10 writes/s
     Storm,
     /// LIST of nodes at resourceVersion=0: latency, first byte, CPU; memory of lists nobody reads
     List,
@@ -52,11 +67,8 @@ pub enum Scenario {
     Get,
     /// A GET and a PUT that are forwarded, and the same directly: latency added
     Passthrough,
-    /// Memory at two numbers of kubelets: the slope per connection and watch
-    Idle,
-    /// Every tenth kubelet stops reading: latency of the others, resuming of the stalled
-    Slow,
-    /// Every kind of write at the given rate
+    /// Hollow kubelets, which do all that a kubelet does, and every kind of write. 100 kubelets,
+    /// 20 writes/s, 30 s
     Churn,
 }
 
@@ -164,14 +176,15 @@ async fn outcome(
 ) -> Result<Outcome> {
     let run = Run::new(arguments, target, stop).await?;
     match arguments.scenario {
-        Scenario::Steady => steady::run(Bench::new(run)?).await,
-        Scenario::Broadcast => broadcast::run(Bench::new(run)?).await,
-        Scenario::Storm => storm::run(Bench::new(run)?).await,
+        Scenario::Steady => steady::run(run).await,
+        Scenario::Idle => idle::run(run).await,
+        Scenario::Broadcast => broadcast::run(run).await,
+        Scenario::Indexed => indexed::run(run).await,
+        Scenario::Slow => slow::run(run).await,
+        Scenario::Storm => storm::run(run).await,
         Scenario::List => list::run(run).await,
         Scenario::Get => get::run(run).await,
         Scenario::Passthrough => passthrough::run(run).await,
-        Scenario::Idle => idle::run(Bench::new(run)?).await,
-        Scenario::Slow => slow::run(Bench::new(run)?).await,
         Scenario::Churn => churn::run(Bench::new(run)?).await,
     }
 }

@@ -78,7 +78,8 @@ impl Verdict {
         }
     }
 
-    fn conclude(&mut self) {
+    /// Concludes from the counts.
+    pub(crate) fn conclude(&mut self) {
         self.passed = self.lost + self.doubled + self.reordered + self.errors == 0;
     }
 }

@@ -134,13 +134,6 @@ impl Bench {
         Ok(churn)
     }
 
-    /// Binds one pod to each node that came since.
-    pub(super) async fn bind_more(&mut self, churn: &mut Churn) -> Result<()> {
-        churn.set_nodes(self.fleet.nodes());
-        churn.bind_agents(|_| {}).await?;
-        self.settle().await
-    }
-
     /// Waits until every kubelet has all its watches.
     pub(super) async fn settle(&self) -> Result<()> {
         let wanted = self.watches_wanted();
@@ -255,20 +248,6 @@ impl Bench {
             );
         }
         Ok(())
-    }
-
-    /// Adds the memory that kubelets brought, from a sample before them.
-    pub(super) fn add_memory(&mut self, before: Option<Sample>) {
-        let (Some(before), Some(after)) = (before, self.sample()) else {
-            return;
-        };
-        let kubelets = self.fleet.kubelets().len().max(1) as f64;
-        let grown = after.resident as f64 - before.resident as f64;
-        self.outcome
-            .add("resident memory", after.resident as f64, Unit::Bytes);
-        let from = "growth since before the first kubelet, caches included";
-        self.outcome
-            .derive("memory per kubelet", grown / kubelets, Unit::Bytes, from);
     }
 
     /// Judges, adds what the kubelets counted, and ends them.

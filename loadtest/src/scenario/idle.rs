@@ -1,79 +1,87 @@
-//! Memory at two numbers of kubelets: the slope, without what the server needs anyway.
+//! Memory at several numbers of connections, and of watches: the slopes, without what the server
+//! needs anyway.
 
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Result;
-use tokio::time::sleep;
 
 use super::Outcome;
-use super::bench::Bench;
+use super::engine::{Engine, population};
 use super::outcome::{Plot, Series, Unit};
-use crate::churn::{Churn, Mix};
+use super::run::Run;
+use crate::watchers::Plan;
 
-/// Share of the kubelets at which memory is sampled, besides all.
-const STEPS: [f64; 5] = [0.2, 0.4, 0.6, 0.8, 1.0];
+/// Parts of the connections, in fifteenths, at which memory is taken.
+const STEPS: [usize; 4] = [2, 6, 10, 15];
+/// How long an allocator may take to give back what the start needed.
+const REST: u64 = 15;
 
-pub(super) async fn run(mut bench: Bench) -> Result<Outcome> {
+pub(super) async fn run(mut run: Run) -> Result<Outcome> {
+    let connections = run.arguments.connections.unwrap_or(15_000);
+    let watches = run.arguments.watches.unwrap_or(10);
+    let rest = run.seconds(REST);
+    run.note("watches per connection", watches);
+    run.note("seconds of rest before each sample", rest.as_secs());
+    population(&run)
+        .cluster(connections, 2 * watches, (0, 0))
+        .await?;
+    let mut engine = Engine::new(run, Plan::Kubelet, connections, Vec::new()).await?;
     let mut points = Vec::new();
-    let mut churn: Option<Churn> = None;
     for step in STEPS {
-        let count = ((bench.kubelets() as f64 * step) as usize).max(1);
-        bench.start_kubelets(count).await?;
-        match &mut churn {
-            Some(churn) => bench.bind_more(churn).await?,
-            None => churn = Some(bench.populate(Mix::ALL).await?),
-        }
-        sleep(bench.seconds() / STEPS.len() as u32).await;
-        let watches = bench.stats().watches.load(Ordering::Relaxed);
-        if let Some(sample) = bench.sample() {
-            points.push((count as f64, watches as f64, sample.resident as f64));
-        }
+        let count = (connections * step / STEPS[STEPS.len() - 1]).max(1);
+        engine.grow(count, watches).await?;
+        engine.rest(rest).await;
+        points.extend(engine.memory().map(|memory| (count as f64, memory)));
     }
-    bench.outcome.metrics.clear(); // five start times say nothing
-    let slope = slope(&points.iter().map(|(x, _, y)| (*x, *y)).collect::<Vec<_>>());
-    if let Some(slope) = slope {
-        let from = "least squares over five numbers of kubelets, all idle";
-        bench
-            .outcome
-            .derive("memory per kubelet", slope, Unit::Bytes, from);
-        let per_watch = points
-            .last()
-            .map_or(1.0, |(kubelets, watches, _)| watches / kubelets);
-        bench.outcome.derive(
-            "memory per watch",
-            slope / per_watch,
-            Unit::Bytes,
-            "per kubelet over its watches",
-        );
+    engine.grow(connections, 2 * watches).await?;
+    let cost = engine.rest(rest.max(Duration::from_secs(5))).await;
+    let doubled = engine.memory();
+    let outcome = &mut engine.run.outcome;
+    if let Some(slope) = slope(&points) {
+        let from = "slope of resident memory from the fewest to the most connections";
+        let name = format!("memory per connection with {watches} idle watches");
+        outcome.derive(&name, slope, Unit::Bytes, from);
     }
-    bench.outcome.plots.push(Plot {
-        title: "Memory over connections".into(),
-        x: "kubelets".into(),
-        y: "resident memory (MiB)".into(),
-        log_x: false,
-        series: vec![Series {
-            name: "process".into(),
-            points: points
-                .iter()
-                .map(|(x, _, y)| (*x, y / f64::from(1 << 20)))
-                .collect(),
-        }],
-    });
-    let churn = churn.expect("there is at least one step");
-    bench.finish(&churn).await
+    if let Some(((_, single), doubled)) = points.last().zip(doubled) {
+        let each = (doubled - single) / (connections * watches).max(1) as f64;
+        let from = "the same connections with twice as many watches";
+        outcome.derive("memory per additional idle watch", each, Unit::Bytes, from);
+        outcome.add("memory with twice the watches", doubled, Unit::Bytes);
+    }
+    for (count, memory) in &points {
+        let name = format!("memory at {count} connections");
+        outcome.add(&name, *memory, Unit::Bytes);
+    }
+    engine.run.add_cost("at rest, twice the watches", &cost);
+    engine.run.outcome.plots.push(plot(&points, doubled));
+    engine.finish().await
 }
 
-/// Slope of the line through the points; none for fewer than two.
+/// Slope of the line from the first point to the last; none for fewer than two.
 fn slope(points: &[(f64, f64)]) -> Option<f64> {
-    let count = points.len() as f64;
-    let mean = |value: fn(&(f64, f64)) -> f64| points.iter().map(value).sum::<f64>() / count;
-    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
-    let over: f64 = points
-        .iter()
-        .map(|point| (point.0 - x) * (point.1 - y))
-        .sum();
-    let under: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
-    (points.len() > 1 && under > 0.0).then(|| over / under)
+    let ((x, y), (end_x, end_y)) = points.first().zip(points.last())?;
+    (end_x > x).then(|| (end_y - y) / (end_x - x))
+}
+
+fn plot(points: &[(f64, f64)], doubled: Option<f64>) -> Plot {
+    let mib = |(x, y): &(f64, f64)| (*x, y / f64::from(1 << 20));
+    let mut series = vec![Series {
+        name: "idle".into(),
+        points: points.iter().map(mib).collect(),
+    }];
+    if let Some((end, doubled)) = points.last().zip(doubled) {
+        series.push(Series {
+            name: "twice the watches".into(),
+            points: vec![mib(end), mib(&(end.0, doubled))],
+        });
+    }
+    Plot {
+        title: "Memory over connections".into(),
+        x: "connections".into(),
+        y: "resident memory (MiB)".into(),
+        log_x: false,
+        series,
+    }
 }
 
 #[cfg(test)]
@@ -82,8 +90,8 @@ mod tests {
 
     #[test]
     fn the_slope_ignores_what_is_there_anyway() {
-        let slope_of_line = slope(&[(1.0, 102.0), (2.0, 104.0), (4.0, 108.0)]).unwrap();
-        assert!((slope_of_line - 2.0).abs() < 1e-9, "{slope_of_line}");
+        let own = slope(&[(1.0, 102.0), (2.0, 104.0), (4.0, 108.0)]).unwrap();
+        assert!((own - 2.0).abs() < 1e-9, "{own}");
         assert_eq!(slope(&[(1.0, 102.0)]), None);
     }
 }

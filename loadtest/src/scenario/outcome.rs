@@ -112,7 +112,7 @@ pub struct Series {
 pub struct Plot {
     /// Heading.
     pub title: String,
-    /// Label of the x axis.
+    /// Label of the x axis; empty where each line is one value, drawn as a bar.
     pub x: String,
     /// Label of the y axis.
     pub y: String,
@@ -120,6 +120,14 @@ pub struct Plot {
     pub log_x: bool,
     /// The lines.
     pub series: Vec<Series>,
+}
+
+impl Plot {
+    /// Whether every line is one value.
+    #[must_use]
+    pub fn is_bars(&self) -> bool {
+        self.x.is_empty()
+    }
 }
 
 /// The result of a run.
@@ -204,7 +212,9 @@ impl Outcome {
         }
         for (name, value) in [
             ("p50", latency.p50),
+            ("p90", latency.p90),
             ("p99", latency.p99),
+            ("p99.9", latency.p999),
             ("max", latency.max),
         ] {
             self.add(&format!("{what}, {name}"), value as f64, Unit::Micros);

@@ -43,6 +43,13 @@ pub(super) struct Mark {
     threads: BTreeMap<String, Duration>,
 }
 
+impl Mark {
+    /// When it was.
+    pub(super) fn at(&self) -> Instant {
+        self.at
+    }
+}
+
 /// What the measured process took between two points in time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cost {

@@ -1,115 +1,159 @@
-//! Every connection is cut at once, under churn: who comes back, how, and when.
+//! Every connection is cut at once, under light churn: who comes back, how, and when.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::{Instant, sleep};
 
-use super::Outcome;
-use super::bench::Bench;
-use super::outcome::Unit;
-use crate::churn::Mix;
-use crate::kubelet::fleet::Fleet;
+use super::engine::{Engine, population};
+use super::outcome::{Plot, Series, Unit};
+use super::run::Run;
+use super::{Outcome, Progress, Upstream};
+use crate::watchers::Plan;
 
-/// Cuts, spread over the run.
-const CUTS: u32 = 3;
+/// Services and pods that are written to in turn.
+const SERVICES: u32 = 1;
+const PODS: usize = 64;
 /// Time for everybody to come back.
-const RETURN_MAX: Duration = Duration::from_secs(120);
+const RETURN_MAX: Duration = Duration::from_secs(300);
+/// Time for the memory of the start to be given back, before the cut and after it.
+const REST: Duration = Duration::from_secs(15);
+/// Between two samples of memory.
+const SAMPLE: Duration = Duration::from_millis(50);
+/// What kubelets watch, and so what no storm may bring to the apiserver.
+const CACHED: [&str; 7] = [
+    "nodes",
+    "pods",
+    "services",
+    "configmaps",
+    "secrets",
+    "csidrivers",
+    "runtimeclasses",
+];
 
-pub(super) async fn run(mut bench: Bench) -> Result<Outcome> {
-    bench.start_kubelets(bench.kubelets()).await?;
-    let mut churn = bench.populate(Mix::ALL).await?;
-    let steady = bench.sample();
-    let (duration, wanted) = (bench.seconds(), bench.watches_wanted());
-    let halt = bench.stop.child_token();
-    let before = relists(&bench);
-    let (slowest, peak) = {
-        let (fleet, bench) = (&bench.fleet, &bench);
-        let storm = async {
-            let result = storm(fleet, duration, wanted, || {
-                bench.sample().map(|s| s.resident)
-            })
-            .await;
-            halt.cancel();
-            result
-        };
-        tokio::join!(storm, churn.run(&halt)).0
-    };
-    let relists = relists(&bench).saturating_sub(before);
-    match slowest {
-        Some(slowest) => {
-            bench.outcome.add(
-                "all watches back after",
-                slowest.as_secs_f64(),
-                Unit::Seconds,
-            );
+pub(super) async fn run(mut run: Run) -> Result<Outcome> {
+    let connections = run.arguments.connections.unwrap_or(10_000);
+    let watches = run.arguments.watches.unwrap_or(10);
+    let rate = run.arguments.writes_per_second.unwrap_or(10.0);
+    run.note("watches per connection", watches);
+    run.note("writes per second", rate);
+    run.note("TLS handshakes at one time", run.arguments.handshakes);
+    let lanes = population(&run)
+        .cluster(connections, watches, (SERVICES, PODS))
+        .await?;
+    let mut engine = Engine::new(run, Plan::Kubelet, connections, lanes).await?;
+    engine.grow(connections, watches).await?;
+    engine.rest(REST).await;
+    let (steady, upstream) = (engine.memory(), engine.run.admin.upstream().await);
+    let storm = engine.storm(rate).await?;
+    let reached = upstream.zip(engine.run.admin.upstream().await);
+    engine.catch_up().await?;
+    engine.rest(REST).await;
+    let after = engine.memory();
+    let outcome = &mut engine.run.outcome;
+    let back = storm.back.as_secs_f64();
+    outcome.add("all watches back after", back, Unit::Seconds);
+    let handshakes = connections as f64 / back;
+    outcome.add("connections back", handshakes, Unit::PerSecond);
+    if let Some(reached) = reached {
+        let cached = requests(&reached, |verb, resource| {
+            matches!(verb, "get" | "list" | "watch") && CACHED.contains(&resource)
+        });
+        let reviews = requests(&reached, |_, resource| resource.ends_with("reviews"));
+        let name = "upstream requests for cached resources";
+        outcome.add(name, cached as f64, Unit::Count);
+        outcome.add("upstream reviews", reviews as f64, Unit::Count);
+    }
+    let highest = storm.memory.iter().map(|(_, memory)| *memory);
+    let peak = highest.fold(0.0, f64::max);
+    if let Some(steady) = steady.filter(|_| peak > 0.0) {
+        let from = "resident memory, sampled at 50 ms, over that of all connections at rest";
+        outcome.derive("peak over steady memory", peak / steady, Unit::Ratio, from);
+        outcome.add("steady memory", steady, Unit::Bytes);
+        outcome.add("peak memory", peak, Unit::Bytes);
+        outcome.add("memory after the storm", after.unwrap_or(0.0), Unit::Bytes);
+    }
+    outcome.plots.push(storm.plot());
+    outcome.latency = storm.latency;
+    engine.finish().await
+}
+
+/// Requests that came between two counts.
+fn requests((before, after): &(Upstream, Upstream), keep: fn(&str, &str) -> bool) -> u64 {
+    after.count(keep).saturating_sub(before.count(keep))
+}
+
+/// A storm that is over.
+struct Storm {
+    back: Duration,
+    /// (seconds, bytes).
+    memory: Vec<(f64, f64)>,
+    latency: crate::measure::LatencySummary,
+}
+
+impl Storm {
+    fn plot(&self) -> Plot {
+        let points = self.memory.iter();
+        let points = points.map(|(at, memory)| (*at, memory / f64::from(1 << 20)));
+        Plot {
+            title: "Memory during the storm".into(),
+            x: "time since the cut (s)".into(),
+            y: "resident memory (MiB)".into(),
+            log_x: false,
+            series: vec![Series {
+                name: "target".into(),
+                points: points.collect(),
+            }],
         }
-        None => bench
-            .outcome
-            .verdict
-            .fail(format!("not all watches were back after {RETURN_MAX:?}")),
     }
-    bench
-        .outcome
-        .add("relists after cuts", relists as f64, Unit::Count);
-    if let (Some(steady), Some(peak)) = (steady, peak) {
-        let ratio = peak as f64 / steady.resident as f64;
-        bench.outcome.derive(
-            "peak over steady memory",
-            ratio,
-            Unit::Ratio,
-            "sampled at 50 ms",
-        );
-    }
-    let mut failed = bench.outcome.verdict.findings.clone();
-    if relists > 0 {
-        failed.push(format!("{relists} watches had to list again after a cut"));
-    }
-    let mut outcome = bench.finish(&churn).await?;
-    for finding in failed {
-        outcome.verdict.fail(finding);
-    }
-    Ok(outcome)
 }
 
-/// Relists so far that the server is to blame for.
-fn relists(bench: &Bench) -> u64 {
-    let stats = bench.stats();
-    let excused = stats.excused.load(Ordering::Relaxed);
-    stats
-        .relists
-        .load(Ordering::Relaxed)
-        .saturating_sub(excused)
-}
-
-/// Cuts and waits, cuts and waits; the slowest return, and the highest memory seen.
-async fn storm(
-    fleet: &Fleet,
-    duration: Duration,
-    wanted: u64,
-    memory: impl Fn() -> Option<u64>,
-) -> (Option<Duration>, Option<u64>) {
-    let (mut slowest, mut peak) = (Some(Duration::ZERO), None);
-    for _ in 0..CUTS {
-        sleep(duration / (CUTS + 1)).await;
-        let before = fleet.connections().0 + fleet.kubelets().len() as u64;
-        let started = Instant::now();
-        fleet.cut();
-        let back = loop {
-            peak = peak.max(memory());
-            // A cut is over when each has a new connection, not before the old one is gone.
-            let is_redialled = fleet.connections().0 >= before;
-            if is_redialled && fleet.settle(wanted, Duration::from_millis(50)).await {
-                break Some(started.elapsed());
+impl Engine {
+    /// Cuts everything under churn and waits until all is back.
+    async fn storm(&mut self, rate: f64) -> Result<Storm> {
+        let (connections, wanted) = self.crew.wanted();
+        let established = self.crew.take().await?.established;
+        let halt = self.run.stop.child_token();
+        let (writer, crew, run) = (&mut self.writer, &mut self.crew, &self.run);
+        let mut memory = Vec::new();
+        let storm = async {
+            let _halt = halt.clone().drop_guard();
+            sleep(Duration::from_secs(1)).await; // writes have begun
+            let (started, mut polled) = (Instant::now(), Instant::now());
+            crew.cut().await?;
+            let mut progress = Progress::new("watches back", wanted as usize);
+            loop {
+                let at = started.elapsed();
+                let resident = run.sample().map(|own| own.resident as f64);
+                memory.extend(resident.map(|own| (at.as_secs_f64(), own)));
+                if polled.elapsed() > 2 * SAMPLE {
+                    polled = Instant::now();
+                    let report = crew.report().await?;
+                    progress.at(report.watches as usize);
+                    // A cut is over when each has a new connection, not before the old is gone.
+                    let is_redialled = report.established - established >= connections;
+                    if is_redialled && report.watches >= wanted {
+                        progress.done();
+                        return anyhow::Ok(Some(at));
+                    }
+                }
+                if at > RETURN_MAX || run.stop.is_cancelled() {
+                    return Ok(None);
+                }
+                sleep(SAMPLE).await;
             }
-            if started.elapsed() > RETURN_MAX {
-                break None;
-            }
-            sleep(Duration::from_millis(5)).await;
         };
-        slowest = slowest.zip(back).map(|(slowest, back)| slowest.max(back));
+        let (back, ()) = tokio::join!(storm, writer.run(rate, &halt));
+        let latency = self.crew.take().await?.single.summary();
+        let back = back?;
+        if back.is_none() {
+            let verdict = &mut self.run.outcome.verdict;
+            verdict.fail(format!("not all watches were back after {RETURN_MAX:?}"));
+        }
+        Ok(Storm {
+            back: back.unwrap_or(RETURN_MAX),
+            memory,
+            latency,
+        })
     }
-    sleep(duration / (CUTS + 1)).await;
-    (slowest, peak)
 }

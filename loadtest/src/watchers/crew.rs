@@ -116,10 +116,11 @@ impl Crew {
         self.loaders.len()
     }
 
-    /// Watches that are asked for.
+    /// Connections and watches that are asked for.
     #[must_use]
-    pub fn watches_wanted(&self) -> u64 {
-        (self.wanted.0 * self.wanted.1) as u64
+    pub fn wanted(&self) -> (u64, u64) {
+        let (connections, watches) = self.wanted;
+        (connections as u64, (connections * watches) as u64)
     }
 
     /// Sends a command to all; the sum of their answers.
@@ -166,7 +167,7 @@ impl Crew {
         mut progress: impl FnMut(u64),
     ) -> Result<Report> {
         let deadline = Instant::now() + limit;
-        let wanted = self.watches_wanted();
+        let (_, wanted) = self.wanted();
         loop {
             let report = self.report().await?;
             progress(report.watches);
