@@ -41,8 +41,8 @@ pub(super) async fn run(mut run: Run) -> Result<Outcome> {
     outcome.add("deliveries offered", offered as f64, Unit::Count);
     outcome.add("deliveries", window.events as f64, Unit::Count);
     let per_second = offered as f64 / duration.as_secs_f64();
-    outcome.add("deliveries offered", per_second, Unit::PerSecond);
-    engine.add_window(&window);
+    outcome.add("deliveries offered per second", per_second, Unit::PerSecond);
+    engine.add_window("under load", &window);
     engine.finish().await
 }
 

@@ -41,8 +41,11 @@ pub(super) struct Engine {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Window {
     pub(super) cost: Cost,
+    /// Length of the part in which was written; the cost includes the wait for the last event.
+    pub(super) seconds: f64,
     pub(super) writes: u64,
     pub(super) events: u64,
+    pub(super) bookmarks: u64,
     /// CPU of the loaders, seconds.
     pub(super) loaders: f64,
     /// Write to event where everybody watches.
@@ -135,14 +138,17 @@ impl Engine {
         let begin = mark.at().duration_since(self.started).as_secs_f64();
         let delivered = delivered?.into_iter().map(|(at, rate)| (begin + at, rate));
         self.delivered.extend(delivered);
+        let seconds = mark.at().elapsed().as_secs_f64();
         let wrote = self.writer.writes - writes;
         self.catch_up().await?;
         let cost = self.run.since(&mark);
         let after = self.crew.take().await?;
         Ok(Window {
             cost,
+            seconds,
             writes: wrote,
             events: after.events - before.events,
+            bookmarks: after.bookmarks - before.bookmarks,
             loaders: after.cpu - before.cpu,
             shared: after.shared,
             single: after.single,
@@ -208,18 +214,20 @@ impl Engine {
         self.run.since(&mark)
     }
 
-    /// Adds rates of a window, and CPU per event.
-    pub(super) fn add_window(&mut self, window: &Window) {
+    /// Adds rates of a window, and CPU per event; `part` tells it from others of the run.
+    pub(super) fn add_window(&mut self, part: &str, window: &Window) {
         let outcome = &mut self.run.outcome;
-        let seconds = window.cost.seconds;
-        outcome.add("writes", window.writes as f64 / seconds, Unit::PerSecond);
-        let events = window.events as f64;
-        outcome.add("events delivered", events / seconds, Unit::PerSecond);
+        let (seconds, events) = (window.cost.seconds, window.events as f64);
+        let writes = window.writes as f64 / window.seconds;
+        outcome.add(&format!("writes, {part}"), writes, Unit::PerSecond);
+        let name = format!("events delivered, {part}");
+        outcome.add(&name, events / seconds, Unit::PerSecond);
         if window.events > 0 {
             let own = window.loaders * 1e6 / events;
-            outcome.add("loaders: CPU per event", own, Unit::Micros);
+            let name = format!("loaders: CPU per event, {part}");
+            outcome.add(&name, own, Unit::Micros);
         }
-        self.run.add_cost("under load", &window.cost);
+        self.run.add_cost(part, &window.cost);
     }
 
     /// Judges, adds the floor and what watchers counted, and ends them.

@@ -6,13 +6,13 @@ use anyhow::Result;
 
 use super::Outcome;
 use super::broadcast::against_floor;
-use super::engine::{Engine, above_rest, add_per_event, distribution, population};
+use super::engine::{Engine, Window, above_rest, add_per_event, distribution, population};
 use super::outcome::{Unit, grouped};
-use super::run::Run;
+use super::run::{Cost, Run};
 use crate::watchers::Plan;
 
 /// Idle time before each part, to know what bookmarks and timers of the watches cost.
-const REST: Duration = Duration::from_secs(5);
+const REST: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(mut run: Run) -> Result<Outcome> {
     let connections = run.arguments.connections.unwrap_or(1_000);
@@ -34,26 +34,13 @@ pub(super) async fn run(mut run: Run) -> Result<Outcome> {
         engine.load(rate, Duration::from_secs(1)).await?; // first events allocate
         let rest = engine.rest(REST).await;
         let window = engine.load(rate, duration).await?;
-        engine.add_window(&window);
-        parts.push((format!("{count} watchers"), window, rest));
+        let part = format!("{count} watchers");
+        engine.add_window(&part, &window);
+        parts.push((part, window, rest));
     }
     let floor = engine.run.take_floor().await?;
-    let mut costs = Vec::new();
     let outcome = &mut engine.run.outcome;
-    for (name, window, rest) in &parts {
-        if let Some(raw) = window.cost.per(window.events) {
-            let name = format!("CPU per event, {name}, with timers and bookmarks");
-            outcome.derive(&name, raw, Unit::Micros, "all CPU over events");
-        }
-        if let Some(cost) = above_rest(window, rest) {
-            add_per_event(outcome, &format!("CPU per event, {name}"), cost, floor);
-            costs.push((name.as_str(), cost));
-        }
-    }
-    if let [(_, few), (_, many)] = costs.as_slice() {
-        let from = "CPU per event above rest, many over few watchers";
-        outcome.derive("many over few", many / few, Unit::Ratio, from);
-    }
+    let costs = add_costs(outcome, &parts, floor);
     outcome.plots.push(against_floor(&costs, floor));
     let summaries: Vec<_> = parts
         .iter()
@@ -68,4 +55,46 @@ pub(super) async fn run(mut run: Run) -> Result<Outcome> {
         outcome.latency = latency;
     }
     engine.finish().await
+}
+
+/// A part of the run: its name, its load, its rest.
+type Part = (String, Window, Cost);
+
+/// Adds CPU per event of both parts and how they compare; the former above rest, by name.
+fn add_costs<'a>(outcome: &mut Outcome, parts: &'a [Part], floor: f64) -> Vec<(&'a str, f64)> {
+    let mut costs = Vec::new();
+    for (name, window, rest) in parts {
+        if let Some(raw) = window.cost.per(window.events) {
+            let name = format!("CPU per event, {name}, with timers and bookmarks");
+            outcome.derive(&name, raw, Unit::Micros, "all CPU over events");
+        }
+        if let Some(cost) = above_rest(window, rest) {
+            add_per_event(outcome, &format!("CPU per event, {name}"), cost, floor);
+            costs.push((name.as_str(), cost));
+        }
+    }
+    let mut per_frame = Vec::new();
+    for (name, window, _) in parts {
+        let bookmarks = window.bookmarks as f64;
+        outcome.add(&format!("bookmarks, {name}"), bookmarks, Unit::Count);
+        if let Some(cost) = window.cost.per(window.events + window.bookmarks) {
+            let name = format!("CPU per event or bookmark, {name}");
+            outcome.derive(&name, cost, Unit::Micros, "all CPU over both");
+            per_frame.push(cost);
+        }
+    }
+    if let [few, many] = per_frame.as_slice() {
+        let from = "CPU per event or bookmark, many over few watchers";
+        outcome.derive(
+            "many over few, with bookmarks",
+            many / few,
+            Unit::Ratio,
+            from,
+        );
+    }
+    if let [(_, few), (_, many)] = costs.as_slice() {
+        let from = "CPU per event above rest, many over few watchers";
+        outcome.derive("many over few", many / few, Unit::Ratio, from);
+    }
+    costs
 }

@@ -172,7 +172,7 @@ impl Run {
         let name = format!("cores in use, {what}");
         self.outcome.add(&name, cores, Unit::Ratio);
         for (thread, cpu) in cost.threads.iter().take(THREADS_TOLD) {
-            let name = format!("  thread {thread}");
+            let name = format!("  thread {thread}, {what}");
             self.outcome.add(&name, cpu / cost.seconds, Unit::Ratio);
         }
     }

@@ -68,6 +68,6 @@ pub(super) async fn run(mut run: Run) -> Result<Outcome> {
             outcome.derive(&name, value, Unit::Micros, from);
         }
     }
-    engine.add_window(&window);
+    engine.add_window("under load", &window);
     engine.finish().await
 }
