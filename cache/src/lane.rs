@@ -68,18 +68,20 @@ impl Lane {
         let each = workers.each();
         let share = bytes_max / (each.len() + 1) / 2; // half for frames, half for the inbox
         let of_workers = each.iter().map(|worker| Some(Arc::clone(worker)));
-        std::iter::once(None)
-            .chain(of_workers)
-            .map(|worker| {
-                Arc::new(Self {
-                    worker,
-                    is_occupied: AtomicBool::new(false),
-                    inbox: Mutex::default(),
-                    inbox_bytes_max: share,
-                    view: Mutex::new(View::new(trigger, share)),
-                })
+        let lanes = std::iter::once(None).chain(of_workers).map(|worker| {
+            Arc::new(Self {
+                worker,
+                is_occupied: AtomicBool::new(false),
+                inbox: Mutex::default(),
+                inbox_bytes_max: share,
+                view: Mutex::new(View::new(trigger, share)),
             })
-            .collect()
+        });
+        let lanes: Box<[_]> = lanes.collect();
+        for lane in &lanes {
+            lane.worker.as_ref().inspect(|worker| worker.enrol(lane));
+        }
+        lanes
     }
 
     pub(crate) fn view(&self) -> MutexGuard<'_, View> {
@@ -137,6 +139,23 @@ impl Lane {
         let mut view = self.view.lock();
         self.inbox.lock().is_announced = false;
         self.take_in(&mut view, wake);
+    }
+
+    /// Whether somebody calls [`Self::tick`]; if not, watches look at the clock themselves.
+    pub(crate) fn keeps_time(&self) -> bool {
+        self.worker.as_ref().is_some_and(|it| it.is_running())
+    }
+
+    /// Looks whose time has come. The wakers are for the caller to wake.
+    pub(crate) fn tick(&self, wake: &mut Vec<Waker>) {
+        if self.is_occupied.load(Ordering::Relaxed) {
+            self.view.lock().tick(wake);
+        }
+    }
+
+    /// Hands out every waker. The wakers are for the caller to wake.
+    pub(crate) fn wake_all(&self, wake: &mut Vec<Waker>) {
+        self.view.lock().wake_all(wake);
     }
 
     /// Takes in what there is, announced or not. The wakers are for the caller to wake.

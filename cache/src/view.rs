@@ -8,14 +8,21 @@
 
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::event::Event;
 use crate::history::{Edge, History};
 use crate::interest::Interest;
 use crate::recent::{Framed, Recent};
 use crate::resource_version::ResourceVersion;
-use crate::watchers::{EntryId, SlotId, Watchers};
+use crate::watchers::{EntryId, SlotId, Tick, Watchers};
 use crate::window::Sequence;
+
+/// How often a worker looks whose time has come. A bookmark or an end is late by this at most, as
+/// those of an apiserver are, whose bookmarks come with a tick of a second.
+pub(crate) const TICK: Duration = Duration::from_millis(250);
 
 /// One reader's place in a view.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +65,7 @@ pub(crate) struct View {
     recent: Recent,
     watchers: Watchers,
     edge: Edge,
+    opened: Instant,
     /// Frames handed on.
     pub(crate) delivered: u64,
 }
@@ -69,6 +77,7 @@ impl View {
             recent: Recent::new(bytes_max),
             watchers: Watchers::new(trigger),
             edge: Edge::default(),
+            opened: Instant::now(),
             delivered: 0,
         }
     }
@@ -134,6 +143,33 @@ impl View {
             entry,
             generation: self.edge.generation,
         }
+    }
+
+    /// Whether the time set for a seat has come and was noticed.
+    pub(crate) fn is_due(&self, seat: Seat) -> bool {
+        self.watchers.is_due(seat.slot)
+    }
+
+    /// Sets the time of a seat, in whole ticks.
+    pub(crate) fn set_due(&mut self, seat: Seat, due: Instant) {
+        let ticks = self.ticks(due).saturating_add(1);
+        self.watchers.set_due(seat.slot, ticks);
+    }
+
+    /// Hands out every waker.
+    pub(crate) fn wake_all(&mut self, wake: &mut Vec<Waker>) {
+        self.watchers.wake_all(wake);
+    }
+
+    /// Notices whose time has come.
+    pub(crate) fn tick(&mut self, wake: &mut Vec<Waker>) {
+        self.watchers.tick(self.ticks(Instant::now()), wake);
+    }
+
+    /// Whole ticks from the beginning until `moment`.
+    fn ticks(&self, moment: Instant) -> Tick {
+        let elapsed = moment.saturating_duration_since(self.opened);
+        Tick::try_from(elapsed.as_millis() / TICK.as_millis()).unwrap_or(Tick::MAX - 1)
     }
 
     /// Gives the seat back; the last one takes what was kept for the readers with it.

@@ -83,7 +83,8 @@ pub struct Watcher {
     /// When the next bookmark is due; `None` for never.
     bookmark: Option<Instant>,
     deadline: Instant,
-    /// Wakes for the bookmark or the deadline; made when first needed.
+    /// Wakes for the bookmark or the deadline; made when first needed, where no worker keeps the
+    /// time.
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether it has been dry once: what comes from now on is news.
     is_live: bool,
@@ -141,7 +142,7 @@ impl Watcher {
             (true, true) => Some(now + BOOKMARK_AFTER_INITIAL),
             (true, false) => next_bookmark(now, deadline),
         };
-        Ok(Self {
+        let watcher = Self {
             form: Form::whole(shared.encoding),
             shared,
             lane,
@@ -154,7 +155,9 @@ impl Watcher {
             timer: None,
             is_live: false,
             arrived: None,
-        })
+        };
+        watcher.lane.view().set_due(seat, watcher.due());
+        Ok(watcher)
     }
 
     /// The same watch, its objects sent in `form`; without this, as they are held.
@@ -213,9 +216,6 @@ impl Watcher {
     /// Appends live events until the batch is full or the seat is dry; appends the bookmark that is
     /// due then.
     fn fill_live(&mut self, batch: &mut Batch, cx: &Context<'_>) -> Filled {
-        if self.bookmark.is_some_and(|due| Instant::now() >= due) {
-            self.refresh(); // so that it tells the newest version
-        }
         for _ in 0..READS_PER_POLL {
             if batch.is_full() {
                 return Filled::Full;
@@ -311,8 +311,12 @@ impl Watcher {
 
     /// `own` is the version the seat was dry at, so nothing up to it is still to come.
     fn add_bookmark(&mut self, batch: &mut Batch, own: ResourceVersion) {
+        if !self.is_due() {
+            return;
+        }
         let now = Instant::now();
         if self.bookmark.is_none_or(|due| now < due) {
+            self.arm();
             return;
         }
         if own > self.start {
@@ -320,13 +324,36 @@ impl Watcher {
             batch.append(&self.form.bookmark_frame(&template, own, false));
         }
         self.bookmark = next_bookmark(now, self.deadline);
+        self.arm();
     }
 
-    /// Arms the timer for what comes first; true when that is now.
+    /// What comes first of the bookmark and the end.
+    fn due(&self) -> Instant {
+        self.bookmark
+            .map_or(self.deadline, |bookmark| bookmark.min(self.deadline))
+    }
+
+    /// Whether it may be time for one of them.
+    fn is_due(&self) -> bool {
+        self.seat.is_none_or(|seat| match self.lane.keeps_time() {
+            true => self.lane.view().is_due(seat),
+            false => Instant::now() >= self.due(),
+        })
+    }
+
+    /// Tells the worker when it is time for the next.
+    fn arm(&self) {
+        if let Some(seat) = self.seat {
+            self.lane.view().set_due(seat, self.due());
+        }
+    }
+
+    /// Arms its own timer, unless a worker keeps the time; ready when it is time now.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let due = self
-            .bookmark
-            .map_or(self.deadline, |bookmark| bookmark.min(self.deadline));
+        if self.lane.keeps_time() {
+            return Poll::Pending;
+        }
+        let due = self.due();
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
@@ -350,9 +377,12 @@ impl Stream for Watcher {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let this = self.get_mut();
         loop {
-            if this.seat.is_none() || Instant::now() >= this.deadline {
-                this.end();
-                return Poll::Ready(None);
+            if this.is_due() {
+                if this.seat.is_none() || Instant::now() >= this.deadline {
+                    this.end();
+                    return Poll::Ready(None);
+                }
+                this.refresh(); // so that a bookmark tells the newest version
             }
             let mut batch = Batch::default();
             this.fill_initial(&mut batch);

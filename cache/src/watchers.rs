@@ -1,7 +1,7 @@
 //! Who waits for what: the fan-out index of one lane.
 //!
-//! Owns one slot per open watcher, with its waker and the first event it has not read, and one
-//! entry per key somebody watches, with its slots and the recent events under it. An event visits
+//! Owns one slot per open watcher, with its waker, the first event it has not read and the tick its
+//! time comes at, and one entry per key somebody watches, with its slots and the recent events under it. An event visits
 //! only the slots of its own keys. Nothing is ever queued for a watcher; a stalled one costs its
 //! slot. Marks and parking happen under one lock, so a task that finds its slot unmarked may sleep:
 //! register before looking.
@@ -21,6 +21,15 @@ pub(crate) type SlotId = u32;
 
 /// Names a key and its slots as long as it has any.
 pub(crate) type EntryId = u32;
+
+/// A moment in the life of a lane, coarse: see [`View`](crate::view::View).
+pub(crate) type Tick = u32;
+
+/// The tick of a slot whose time has come.
+const NOW: Tick = 0;
+
+/// The tick of a slot that has no time.
+const NEVER: Tick = Tick::MAX;
 
 /// Ends a list of slots.
 const NONE: SlotId = SlotId::MAX;
@@ -50,6 +59,8 @@ struct Slot {
     /// The neighbours in the list of the entry, or [`NONE`].
     next: SlotId,
     previous: SlotId,
+    /// When its watcher has something to do besides reading.
+    due: Tick,
 }
 
 /// What is known under one key.
@@ -96,6 +107,7 @@ impl Watchers {
             unread: unread.unwrap_or(DRY),
             next,
             previous: NONE,
+            due: NEVER,
         };
         let id = match self.free_slots.pop() {
             Some(id) => {
@@ -143,6 +155,7 @@ impl Watchers {
             unread: DRY,
             next: NONE,
             previous: NONE,
+            due: NEVER,
         };
         let Slot { next, previous, .. } = std::mem::replace(&mut self.slots[id as usize], freed);
         self.free_slots.push(id);
@@ -247,6 +260,24 @@ impl Watchers {
             {
                 self.visited += 1;
             }
+        }
+    }
+
+    /// Whether the time of a watcher has come.
+    pub(crate) fn is_due(&self, id: SlotId) -> bool {
+        self.slots[id as usize].due == NOW
+    }
+
+    /// Sets the time of a watcher.
+    pub(crate) fn set_due(&mut self, id: SlotId, due: Tick) {
+        self.slots[id as usize].due = due.max(NOW + 1);
+    }
+
+    /// Hands out the wakers of those whose time has come.
+    pub(crate) fn tick(&mut self, now: Tick, wake: &mut Vec<Waker>) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.due <= now) {
+            slot.due = NOW;
+            wake.extend(slot.waker.take());
         }
     }
 

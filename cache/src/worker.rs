@@ -4,6 +4,7 @@
 //! news nobody looked at. A writer puts a lane on that list at most once and wakes the worker at
 //! most once per event, however many watches it has; the worker's [`Dispatcher`], a task on its own
 //! runtime, takes the list and does the rest with memory that no other thread touches.
+//! It also keeps the time for their bookmarks and ends, so that no idle watch has a timer.
 //! It refuses to spawn anything, and to lose anything: a worker whose dispatcher is gone is served
 //! by whoever writes.
 //!
@@ -16,14 +17,16 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Poll, Waker};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::lane::Lane;
+use crate::view::TICK;
 
 /// No worker has this number.
 const NOBODY: u64 = 0;
@@ -48,6 +51,9 @@ pub(crate) struct Worker {
     /// Lanes with news, each once; `None` once nobody looks any more.
     ready: Mutex<Option<Vec<Arc<Lane>>>>,
     dispatcher: AtomicWaker,
+    is_running: AtomicBool,
+    /// Its lanes, for the clock.
+    lanes: Mutex<Vec<Weak<Lane>>>,
 }
 
 impl Workers {
@@ -96,7 +102,25 @@ impl Worker {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             ready: Mutex::new(Some(Vec::new())),
             dispatcher: AtomicWaker::new(),
+            is_running: AtomicBool::new(true),
+            lanes: Mutex::default(),
         }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Acquire)
+    }
+
+    /// Adds a lane to those that the worker keeps the time of.
+    pub(crate) fn enrol(&self, lane: &Arc<Lane>) {
+        self.lanes.lock().push(Arc::downgrade(lane));
+    }
+
+    /// Its lanes; those of caches that were closed are forgotten.
+    fn lanes(&self) -> Vec<Arc<Lane>> {
+        let mut lanes = self.lanes.lock();
+        lanes.retain(|lane| lane.strong_count() > 0);
+        lanes.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Tells the worker that a lane has news. False when nobody is there to be told.
@@ -121,10 +145,16 @@ impl Dispatcher {
     /// Makes the thread it is polled on this worker and wakes the watches opened there, for ever:
     /// to be run on the thread's own current-thread runtime, beside the tasks that own the watches.
     pub fn run(self) -> impl Future<Output = ()> + Send {
+        let mut clock = None;
         poll_fn(move |context| {
             HERE.set(self.worker.number);
             self.worker.dispatcher.register(context.waker());
             self.dispatch();
+            let clock = clock.get_or_insert_with(|| Box::pin(tokio::time::sleep(TICK)));
+            while clock.as_mut().poll(context).is_ready() {
+                self.tick();
+                clock.as_mut().reset(Instant::now() + TICK);
+            }
             Poll::Pending
         })
     }
@@ -133,7 +163,13 @@ impl Dispatcher {
     /// hand.
     pub fn dispatch(&self) {
         let ready = self.worker.ready.lock().as_mut().map(std::mem::take);
-        dispatch(ready.unwrap_or_default());
+        for_each(ready.unwrap_or_default(), Lane::dispatch);
+    }
+
+    /// Wakes the watches whose bookmark or end is due, once, for callers that drive several by
+    /// hand.
+    pub fn tick(&self) {
+        for_each(self.worker.lanes(), Lane::tick);
     }
 
     /// Makes this thread the worker until the answer is dropped, for callers that drive several by
@@ -151,15 +187,17 @@ impl Drop for Dispatcher {
         if HERE.get() == self.worker.number {
             HERE.set(NOBODY);
         }
+        self.worker.is_running.store(false, Ordering::Release);
         let left = self.worker.ready.lock().take();
-        dispatch(left.unwrap_or_default());
+        for_each(left.unwrap_or_default(), Lane::dispatch);
+        for_each(self.worker.lanes(), Lane::wake_all); // to see that nobody keeps their time
     }
 }
 
-fn dispatch(lanes: Vec<Arc<Lane>>) {
+fn for_each(lanes: Vec<Arc<Lane>>, what: impl Fn(&Lane, &mut Vec<Waker>)) {
     let mut wake = Vec::new();
     for lane in lanes {
-        lane.dispatch(&mut wake);
+        what(&lane, &mut wake);
         wake.drain(..).for_each(Waker::wake);
     }
 }

@@ -167,11 +167,12 @@ async fn a_bookmark_tells_the_newest_version_though_the_worker_was_told_of_no_ev
     writer.put("a/x", 11);
     writer.bookmark(12);
     tokio::time::advance(std::time::Duration::from_secs(61)).await;
-    dispatchers[0].dispatch();
+    dispatchers[0].tick();
     assert_eq!(drain(&mut watcher), ["BOOKMARK @12"]);
     writer.put("b/x", 13);
     writer.bookmark(14);
     tokio::time::advance(std::time::Duration::from_secs(61)).await;
+    dispatchers[0].tick();
     let seen = drain(&mut watcher);
     assert_eq!(
         seen,

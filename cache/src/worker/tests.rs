@@ -6,6 +6,7 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::*;
 use crate::testing::{cache_with, drain, lines};
+use crate::view::TICK;
 use crate::watch_cache::{Options, WatchCache, Writer};
 
 fn cache_on(workers: &Workers) -> (Writer, WatchCache) {
@@ -73,6 +74,31 @@ async fn watches_of_a_worker_that_ended_are_served_by_the_writer() {
     assert_eq!(drain(&mut of_second), [""; 0]);
     second.dispatch();
     assert_eq!(drain(&mut of_second).len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_keeps_the_time_of_its_watches_until_it_ends() {
+    let (workers, mut dispatchers) = Workers::new(1);
+    let (mut writer, cache) = cache_on(&workers);
+    let running = tokio::spawn(dispatchers.remove(0).run());
+    tokio::task::yield_now().await;
+    let begin = Instant::now();
+    let mut watcher = cache.watch_list("", 100);
+    writer.put("a/x", 11);
+    let mut seen = Vec::new();
+    let late = |seconds: u64| begin.elapsed().checked_sub(Duration::from_secs(seconds));
+    for seconds in [0, 0, 1, 61] {
+        seen.extend(lines(&watcher.next().await.unwrap()));
+        assert!(late(seconds).is_some_and(|late| late <= 2 * TICK));
+    }
+    let news = ["ADDED a/x@11", "BOOKMARK @11", "BOOKMARK @11"];
+    assert_eq!(seen, [&["BOOKMARK @10 end"], &news[..]].concat());
+    running.abort();
+    let _cancelled = running.await;
+    assert_eq!(lines(&watcher.next().await.unwrap()), ["BOOKMARK @11"]);
+    assert!(late(98).is_some_and(|late| late <= Duration::from_millis(10)));
+    assert_eq!(watcher.next().await, None);
+    assert!(late(100).is_some_and(|late| late <= Duration::from_millis(10)));
 }
 
 /// A worker thread, with readers that fold what they see until `z/end` has come.

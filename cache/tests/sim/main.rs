@@ -3,11 +3,11 @@
 //! A seed decides everything: the encoding and the limits; writes, and deletions that share a
 //! version; cuts at any byte, compactions, refusals, nonsense and silence; servers that lag behind
 //! a balancer; bookmarks that are late or missing; clients of every selector kind that are slow,
-//! leave and return; workers the clients live on, which get their turns late; lists, pages and consistent reads meanwhile. After every step the laws hold
-//! (`laws.rs`): what a client is sent is byte for byte what must come next, its folded view is the
-//! list at its version, versions never go back, nobody sleeps through a write, a stream ends only
-//! for a reason, a consistent read is not older than its question, and memory stays within its
-//! limits.
+//! leave and return; workers they live on, which get their turns late; lists, pages and consistent
+//! reads meanwhile. After every step the laws hold (`laws.rs`): what a client is sent is byte for
+//! byte what must come next, its folded view is the list at its version, versions never go back,
+//! nobody sleeps through a write that its worker was told of, a stream ends only for a reason, a
+//! consistent read is not older than its question, and memory stays within its limits.
 //!
 //! | variable | effect |
 //! |---|---|

@@ -274,6 +274,7 @@ impl Sim {
     pub(crate) fn dispatch(&mut self, worker: usize, world: &World) {
         if let Some(dispatcher) = self.dispatchers.get(worker) {
             dispatcher.dispatch();
+            dispatcher.tick();
         }
         let cache = self.cache.clone();
         let cached = self.cached(&cache, world);
