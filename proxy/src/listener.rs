@@ -34,7 +34,6 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
-use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -42,7 +41,7 @@ use crate::{
     connection,
     drain::Drain,
     metrics::{Metrics, ReasonLabels},
-    tls::{ALPN_H2, ClientCertificate, Credential, ServerTls},
+    tls::{ALPN_H2, ClientCertificate, Credential, ServerTls, TlsStream},
 };
 
 /// What one client may take, and how long it may take for it. A change applies to new connections.
@@ -253,15 +252,14 @@ impl ListenerOptions {
         let Some(stream) = Box::pin(self.handshake(socket, peer, limits)).await else {
             return;
         };
-        let (_, session) = stream.get_ref();
-        let protocol = match session.alpn_protocol() {
+        let protocol = match stream.alpn_protocol() {
             Some(ALPN_H2) => Protocol::Http2,
             Some(_) | None => Protocol::Http1,
         };
         let info = Arc::new(ConnectionInfo {
             peer,
             protocol,
-            credential: Credential::new(session.peer_certificates()),
+            credential: Credential::new(stream.peer_certificates()),
             tls: self.tls.clone(),
             requests: AtomicU64::new(0),
             watches_end: AtomicBool::new(false),
@@ -291,7 +289,7 @@ impl ListenerOptions {
         ) {
             tracing::debug!(client.addr = %peer, %error, "cannot set socket options");
         }
-        let handshake = self.tls.acceptor().accept(socket);
+        let handshake = self.tls.accept(socket);
         match timeout(limits.handshake_timeout, handshake).await {
             Ok(Ok(stream)) => Some(Box::new(stream)),
             Ok(Err(error)) => {

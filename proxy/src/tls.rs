@@ -1,7 +1,8 @@
 //! TLS: who we are, whom we believe, and both re-read when their files change.
 //!
 //! Owns: the listener's rustls configuration, the judgement of client certificates, the loading of
-//! PEM files for both sides, and the polling that notices new files (`tls/reload.rs`).
+//! PEM files for both sides, the stream of a connection (`tls/stream.rs`), and the polling that
+//! notices new files (`tls/reload.rs`).
 //! Refuses: to fail a handshake because of a client certificate. As kube-apiserver does, a
 //! certificate is only requested; whether it counts is decided per request, so that a caller with a
 //! bad one gets a 401 that says so. What the handshake does prove is that the client holds the
@@ -12,10 +13,11 @@
 //! resumed, since resumption would keep an identity alive that the CA bundle no longer vouches for.
 
 pub(crate) mod reload;
+mod stream;
 mod verify;
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -27,7 +29,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::NoServerSessionStorage,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::metrics::Metrics;
 
@@ -36,7 +38,10 @@ use self::{
     verify::{ClientCa, RequestedOnly},
 };
 
-pub(crate) use self::verify::{ClientCertificate, Credential};
+pub(crate) use self::{
+    stream::TlsStream,
+    verify::{ClientCertificate, Credential},
+};
 
 /// Where the listener's certificates are.
 #[derive(Clone, Debug)]
@@ -118,9 +123,20 @@ impl ServerTls {
         self.current.poll()
     }
 
-    /// What the next connection is accepted with.
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.current.load_current().config))
+    /// The handshake of a new connection, with what is in force now.
+    ///
+    /// # Errors
+    /// When the socket fails or ends, or the client's TLS is not acceptable; it is told why.
+    pub(crate) async fn accept<S>(&self, socket: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        TlsStream::accept(socket, self.config()).await
+    }
+
+    /// What rustls is configured with now.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.load_current().config)
     }
 
     /// What `credential` proves against the CA bundle in force now. Cheap when nothing changed

@@ -97,7 +97,7 @@ impl TestServer {
             loop {
                 let (socket, _) = socket.accept().await.expect("a connection");
                 let connection = counter.fetch_add(1, Ordering::SeqCst);
-                let mut config = (**tls.acceptor().config()).clone();
+                let mut config = (*tls.config()).clone();
                 if !speech.http2 {
                     config.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
                 }
@@ -478,7 +478,7 @@ async fn a_server_that_answers_no_ping_is_dead() {
     let url = format!("https://{}", socket.local_addr().expect("bound"));
     let silent = tokio::spawn(async move {
         let (socket, _) = socket.accept().await.expect("a connection");
-        let mut stream = tls.acceptor().accept(socket).await.expect("a handshake");
+        let mut stream = tls.accept(socket).await.expect("a handshake");
         // Empty SETTINGS, and then never a word.
         let settings = b"\0\0\0\x04\0\0\0\0\0";
         tokio::io::AsyncWriteExt::write_all(&mut stream, settings)
