@@ -189,16 +189,19 @@ impl<R: Reviews> Authenticator<R> {
         match bearer {
             Bearer::None | Bearer::Misplaced => {}
             Bearer::Malformed(reason) => failure = Some(AuthnError::Rejected(reason.to_owned())),
-            Bearer::Token(token) => match self.tokens.user(&token, &settings.token_review).await {
-                Ok(user) => {
-                    return Ok(Identity {
-                        user,
-                        credential: Credential::Bearer,
-                        warning,
-                    });
+            // Boxed: most clients show a certificate and need no room for it.
+            Bearer::Token(token) => {
+                match Box::pin(self.tokens.user(&token, &settings.token_review)).await {
+                    Ok(user) => {
+                        return Ok(Identity {
+                            user,
+                            credential: Credential::Bearer,
+                            warning,
+                        });
+                    }
+                    Err(error) => failure = Some(error),
                 }
-                Err(error) => failure = Some(error),
-            },
+            }
         }
         match failure {
             Some(error) => Err(error),

@@ -191,9 +191,11 @@ impl Handler {
                 answered
             }
             Err(reason) => {
-                let forwarding = self
-                    .passthrough
-                    .forward(request, connection, &identity, &errors);
+                // Boxed: most requests are answered here and need no room for it.
+                let forwarding = Box::pin(
+                    self.passthrough
+                        .forward(request, connection, &identity, &errors),
+                );
                 let forwarded = match deadline {
                     Some(deadline) => timeout_at(begun + deadline + OWN_TIMEOUT, forwarding).await,
                     None => Ok(forwarding.await),
@@ -332,7 +334,7 @@ impl Handler {
         reason: Reason,
     ) -> Result<Answered, Reason> {
         let bounds = Bounds::from(&self.live.borrow().limits);
-        let reading = self.shared_reads.read(permit, (key, lowest), bounds);
+        let reading = Box::pin(self.shared_reads.read(permit, (key, lowest), bounds));
         let response = match reading.await {
             Shared::Answer(response) => response,
             Shared::Refused(status) => local(status, asked.errors),

@@ -114,6 +114,8 @@ impl<R: Reviews> Reviewer<R> {
         serde_json::from_slice(&answer).map_err(|error| ReviewError::Malformed(error.to_string()))
     }
 
+    /// The requests are boxed, so that only reviews in flight have room for one: after a storm tens
+    /// of thousands wait here for their turn.
     async fn attempt(&self, path: &'static str, body: Bytes) -> Result<Bytes, ReviewError> {
         let _place = self
             .in_flight
@@ -122,7 +124,7 @@ impl<R: Reviews> Reviewer<R> {
             .expect("the semaphore is never closed");
         let mut backoff = BACKOFF;
         for _ in 1..ATTEMPTS {
-            match self.reviews.create(path, body.clone()).await {
+            match Box::pin(self.reviews.create(path, body.clone())).await {
                 Err(error) if error.is_transient() => {
                     let jittered = backoff.mul_f64(1.0 + 0.2 * fastrand::f64());
                     sleep(jittered.max(error.retry_after())).await;
@@ -131,6 +133,6 @@ impl<R: Reviews> Reviewer<R> {
                 settled => return settled,
             }
         }
-        self.reviews.create(path, body).await
+        Box::pin(self.reviews.create(path, body)).await
     }
 }
