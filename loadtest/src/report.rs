@@ -72,7 +72,7 @@ td.value{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 th{text-align:right;padding:.4rem .75rem;font-size:.85rem;color:var(--soft)}td.other{color:var(--soft)}
 td.from{color:var(--soft);font-size:.85rem}
 .plots{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr))}
-figure{margin:0;background:var(--card);border:1px solid var(--line);padding:.5rem}
+figure{margin:0;max-width:46rem;background:var(--card);border:1px solid var(--line);padding:.5rem}
 figure svg{width:100%;height:auto;display:block;color:var(--ink)}
 pre{overflow:auto;background:var(--card);padding:1rem;font-size:.8rem}
 summary{cursor:pointer;margin-top:2rem;color:var(--soft)}

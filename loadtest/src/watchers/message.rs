@@ -80,7 +80,7 @@ pub struct Report {
     pub findings: Vec<String>,
     /// CPU of the loader processes, seconds.
     pub cpu: f64,
-    /// Events missing, in the answer to [`Command::Behind`].
+    /// Events missing, where that was asked for.
     pub behind: u64,
     /// Write to event where everybody watches.
     pub shared: Histogram,
