@@ -9,9 +9,13 @@
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+
+mod delays;
+
+pub(crate) use delays::Delays;
 
 /// Names the cache of one resource in one encoding.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -129,6 +133,13 @@ pub(crate) struct ReasonLabels {
     pub(crate) reason: &'static str,
 }
 
+/// Names a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct WorkerLabels {
+    /// From 0.
+    pub(crate) worker: u64,
+}
+
 /// Every family of the proxy. Clones share the same families.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -142,6 +153,10 @@ pub(crate) struct Metrics {
     pub(crate) watchers: Family<ResourceLabels, Gauge>,
     /// Client connections open now.
     pub(crate) connections: Gauge,
+    /// The same, by the worker they run on.
+    pub(crate) worker_connections: Family<WorkerLabels, Gauge>,
+    /// Requests and watches of HTTP/2 connections under way, by the worker they run on.
+    pub(crate) worker_streams: Family<WorkerLabels, Gauge>,
     /// Client connections closed unserved: `limit`, `handshake`, `handshake_timeout`, `accept`.
     pub(crate) connections_refused: Family<ReasonLabels, Counter>,
     /// Certificate and CA reloads: `changed`, `invalid`.
@@ -154,7 +169,7 @@ pub(crate) struct Metrics {
     pub(crate) cache: CacheMetrics,
     /// Seconds from an event's arrival from the apiserver to its bytes being given to a client's
     /// socket.
-    pub(crate) watch_delivery_seconds: Histogram,
+    pub(crate) watch_delivery_seconds: Delays,
     /// Heartbeats: `absorbed`, `written`, `forwarded`, `refused`.
     pub(crate) heartbeats: Family<OutcomeLabels, Counter>,
     /// Watchers that are behind by more than what a healthy client leaves unread.
@@ -196,12 +211,14 @@ impl Metrics {
             upstream_connections: Gauge::default(),
             watchers: Family::default(),
             connections: Gauge::default(),
+            worker_connections: Family::default(),
+            worker_streams: Family::default(),
             connections_refused: Family::default(),
             tls_reloads: Family::default(),
             requests: Family::default(),
             watch_events: Family::default(),
             cache: CacheMetrics::default(),
-            watch_delivery_seconds: Histogram::new(DELIVERY_BUCKETS),
+            watch_delivery_seconds: Delays::default(),
             heartbeats: Family::default(),
             slow_watchers: Gauge::default(),
             compressed: Family::default(),
@@ -236,6 +253,16 @@ impl Metrics {
         );
         to.register("watchers", "Watches served from the cache now", it.watchers);
         to.register("connections", "Client connections open now", it.connections);
+        to.register(
+            "worker_connections",
+            "Client connections open now, by worker thread",
+            it.worker_connections,
+        );
+        to.register(
+            "worker_streams",
+            "HTTP/2 requests and watches under way, by worker thread",
+            it.worker_streams,
+        );
         to.register(
             "connections_refused",
             "Client connections closed unserved, by reason",
@@ -305,11 +332,6 @@ impl CacheMetrics {
         );
     }
 }
-
-/// From one event on an idle core to a watcher that is far behind; in seconds.
-const DELIVERY_BUCKETS: [f64; 14] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
-];
 
 /// The registry's families as text for a scrape.
 pub(crate) fn exposition(registry: &Registry) -> String {

@@ -12,26 +12,26 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::Stream;
-use prometheus_client::metrics::{gauge::Gauge, histogram::Histogram};
+use prometheus_client::metrics::gauge::Gauge;
 use watershed_cache::Watcher;
 
-use crate::listener::ConnectionInfo;
+use crate::{listener::ConnectionInfo, metrics::Delays};
 
 /// An open watch of one client.
 pub(crate) struct WatchBody {
     watcher: Watcher,
     connection: Arc<ConnectionInfo>,
     open: Gauge,
-    delays: Histogram,
+    delays: Delays,
 }
 
 impl WatchBody {
-    /// Counts itself in `open` while it lives; `delays` takes the seconds its events took from the
+    /// Counts itself in `open` while it lives; `delays` takes how long its events took from the
     /// apiserver to this connection, those of the oldest where several go together.
     pub(crate) fn new(
         watcher: Watcher,
         connection: Arc<ConnectionInfo>,
-        (open, delays): (Gauge, Histogram),
+        (open, delays): (Gauge, Delays),
     ) -> Self {
         open.inc();
         Self {
@@ -49,7 +49,7 @@ impl WatchBody {
         }
         let polled = Pin::new(&mut self.watcher).poll_next(context);
         if let Some(arrived) = self.watcher.take_arrival() {
-            self.delays.observe(arrived.elapsed().as_secs_f64());
+            self.delays.observe(arrived.elapsed());
         }
         polled
     }
