@@ -2,12 +2,13 @@
 //! connection's own task.
 //!
 //! Owns: [`Streams`], the futures of one HTTP/2 connection, and the rule when they and the
-//! connection are polled.
+//! connection are polled; the adapters its bytes pass (`io.rs`).
 //! Refuses: to spawn. hyper's usual executor gives every stream a task of its own: ten wakes where
 //! one is enough, and threads that meet at the connection's lock.
 //! Invariant: one event wakes a connection's task once. Whatever streams write while they are
 //! polled is flushed by the connection in the same poll, and a wake that a poll causes itself is
-//! answered in that poll instead of by the scheduler.
+//! answered in that poll instead of by the scheduler; one that streams cause by writing is answered
+//! already by the poll of the connection that follows theirs.
 
 use std::{
     future::Future,
@@ -25,6 +26,10 @@ use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+mod io;
+
+pub(crate) use io::{Gate, Socket};
+
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Rounds of one poll before the task lets others run.
@@ -34,7 +39,9 @@ const ROUNDS: usize = 8;
 pub(crate) struct Streams {
     started: StreamExecutor,
     running: FuturesUnordered<Task>,
-    waker: Arc<RoundWaker>,
+    rounds: Arc<Rounds>,
+    /// Wakes `rounds` for a stream, and for the connection.
+    wakers: [Waker; 2],
 }
 
 /// What hyper starts a connection's streams on.
@@ -63,16 +70,24 @@ pub(crate) enum Step<T> {
 impl Streams {
     /// No streams yet.
     pub(crate) fn new() -> Self {
+        let rounds = Arc::new(Rounds::default());
+        let of_streams = Waker::from(Arc::new(StreamWake(Arc::clone(&rounds))));
         Self {
             started: StreamExecutor::default(),
             running: FuturesUnordered::new(),
-            waker: Arc::default(),
+            wakers: [of_streams, Waker::from(Arc::clone(&rounds))],
+            rounds,
         }
     }
 
     /// What to give to hyper.
     pub(crate) fn executor(&self) -> StreamExecutor {
         self.started.clone()
+    }
+
+    /// What wakes the connection of these streams.
+    pub(crate) fn connection_waker(&self) -> Waker {
+        self.wakers[1].clone()
     }
 
     /// Streams that run now.
@@ -83,6 +98,7 @@ impl Streams {
     /// Every stream is polled in the next poll, whether woken or not.
     pub(crate) fn wake_all(&mut self) {
         self.running = std::mem::take(&mut self.running).into_iter().collect();
+        self.rounds.streams.store(true, Ordering::SeqCst);
     }
 
     /// Polls the streams and, after them, the connection by `connection`, until neither has
@@ -92,63 +108,89 @@ impl Streams {
         context: &mut Context<'_>,
         mut connection: impl FnMut(&mut Self, &mut Context<'_>) -> Step<T>,
     ) -> Poll<T> {
-        let round = Arc::clone(&self.waker);
-        let waker = Waker::from(Arc::clone(&round));
-        let mut inner = Context::from_waker(&waker);
-        round.begin(context.waker());
+        let (rounds, wakers) = (Arc::clone(&self.rounds), self.wakers.clone());
+        let [mut of_streams, mut of_connection] = wakers.each_ref().map(Context::from_waker);
+        rounds.begin(context.waker());
         for _ in 0..ROUNDS {
-            round.again.store(false, Ordering::SeqCst);
-            while let Poll::Ready(Some(())) = self.running.poll_next_unpin(&mut inner) {}
-            if let Step::Done(result) = connection(self, &mut inner) {
-                round.end();
+            if rounds.streams.swap(false, Ordering::SeqCst) {
+                while let Poll::Ready(Some(())) = self.running.poll_next_unpin(&mut of_streams) {}
+            }
+            rounds.connection.swap(false, Ordering::SeqCst); // not a store: it sees what woke it
+            if let Step::Done(result) = connection(self, &mut of_connection) {
+                rounds.end();
                 return Poll::Ready(result);
             }
             let started = std::mem::take(&mut *self.started.started.lock());
-            let idle = started.is_empty();
-            self.running.extend(started);
-            if idle && !round.again.load(Ordering::SeqCst) {
+            if started.is_empty() && !rounds.are_wanted() {
                 break;
             }
-            round.again.store(true, Ordering::SeqCst);
+            if !started.is_empty() {
+                self.running.extend(started);
+                rounds.streams.store(true, Ordering::SeqCst);
+            }
         }
-        round.end();
+        rounds.end();
         Poll::Pending
     }
 }
 
 /// Remembers wakes during a poll, passes them on outside of one.
 #[derive(Default)]
-struct RoundWaker {
+struct Rounds {
     task: AtomicWaker,
     polling: AtomicBool,
-    again: AtomicBool,
+    /// Whether a stream was woken since the streams were last polled.
+    streams: AtomicBool,
+    /// Whether the connection was woken since it was last polled.
+    connection: AtomicBool,
 }
 
-impl RoundWaker {
+impl Rounds {
     fn begin(&self, task: &Waker) {
         self.task.register(task);
         self.polling.store(true, Ordering::SeqCst);
     }
 
+    fn are_wanted(&self) -> bool {
+        self.streams.load(Ordering::SeqCst) || self.connection.load(Ordering::SeqCst)
+    }
+
     /// A wake that came too late for the last round is passed on.
     fn end(&self) {
         self.polling.store(false, Ordering::SeqCst);
-        if self.again.swap(false, Ordering::SeqCst) {
+        if self.are_wanted() {
+            self.task.wake();
+        }
+    }
+
+    fn want(&self, who: &AtomicBool) {
+        let is_new = !who.swap(true, Ordering::SeqCst);
+        if is_new && !self.polling.load(Ordering::SeqCst) {
             self.task.wake();
         }
     }
 }
 
-impl Wake for RoundWaker {
+impl Wake for Rounds {
+    fn wake(self: Arc<Self>) {
+        self.want(&self.connection);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.want(&self.connection);
+    }
+}
+
+/// The [`Rounds`] as a stream wakes them.
+struct StreamWake(Arc<Rounds>);
+
+impl Wake for StreamWake {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.again.store(true, Ordering::SeqCst);
-        if !self.polling.load(Ordering::SeqCst) && self.again.swap(false, Ordering::SeqCst) {
-            self.task.wake();
-        }
+        self.0.want(&self.0.streams);
     }
 }
 
