@@ -117,6 +117,8 @@ struct Shared {
     live: watch::Receiver<Arc<Live>>,
     drain: Drain,
     metrics: Metrics,
+    /// The threads watches live on.
+    workers: watershed_cache::Workers,
     open: Mutex<HashMap<CacheKey, Cached>>,
     /// Until when a key is not tried again. Bounded by [`OPEN_MAX`].
     refused: Mutex<HashMap<CacheKey, Instant>>,
@@ -129,6 +131,7 @@ impl Caches {
         live: watch::Receiver<Arc<Live>>,
         drain: Drain,
         metrics: Metrics,
+        workers: watershed_cache::Workers,
     ) -> Self {
         let caches = Self {
             shared: Arc::new(Shared {
@@ -137,6 +140,7 @@ impl Caches {
                 live,
                 drain: drain.clone(),
                 metrics,
+                workers,
                 open: Mutex::default(),
                 refused: Mutex::default(),
             }),
@@ -256,7 +260,7 @@ impl Caches {
         if open.len() >= OPEN_MAX || self.shared.drain.leaving().is_cancelled() {
             return Err(Uncached::Refused);
         }
-        let (cached, writer) = build(key, &discovered, &settings);
+        let (cached, writer) = build(key, &discovered, (&settings, &self.shared.workers));
         open.insert(key.clone(), cached.clone());
         drop(open);
         tracing::info!(cache = %key, "cache opened");
@@ -332,12 +336,17 @@ impl Shared {
     }
 }
 
-fn build(key: &CacheKey, discovered: &Discovered, settings: &ResourceSettings) -> (Cached, Writer) {
+fn build(
+    key: &CacheKey,
+    discovered: &Discovered,
+    (settings, workers): (&ResourceSettings, &watershed_cache::Workers),
+) -> (Cached, Writer) {
     let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
     let options = Options {
         objects_bytes: bytes(settings.objects),
         history_bytes: bytes(settings.history_bytes),
         history_age: settings.history_age,
+        workers: workers.clone(),
         ..Options::default()
     };
     let resource = Arc::new(discovered.resource.clone());

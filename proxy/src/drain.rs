@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a proxy that is no longer ready still accepts connections, so that load balancers that
@@ -33,8 +33,10 @@ const LAME_DUCK: Duration = Duration::from_secs(5);
 const WATCH_SPREAD: f64 = 0.9;
 
 /// Owns the tasks and their end. Clones are the same drain.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Drain {
+    /// The runtime of everything but client connections.
+    home: Handle,
     clients: TaskTracker,
     background: TaskTracker,
     not_ready: CancellationToken,
@@ -52,29 +54,47 @@ struct Schedule {
 }
 
 impl Drain {
-    /// A drain that has not begun.
+    /// A drain that has not begun, of tasks on the current runtime.
     pub(crate) fn new() -> Self {
-        Self::default()
+        Self {
+            home: Handle::current(),
+            clients: TaskTracker::new(),
+            background: TaskTracker::new(),
+            not_ready: CancellationToken::new(),
+            leaving: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            schedule: Arc::default(),
+        }
     }
 
-    /// Runs a task that serves clients, on the current runtime. The drain waits for it; what still
-    /// runs when everything is cut is dropped where it waits.
+    /// Runs a task that serves clients. The drain waits for it; what still runs when everything is
+    /// cut is dropped where it waits.
     pub(crate) fn spawn<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let cut = self.cut.clone();
-        drop(self.clients.spawn(cut.run_until_cancelled_owned(task)));
+        let task = self.cut.clone().run_until_cancelled_owned(task);
+        drop(self.clients.spawn_on(task, &self.home));
+    }
+
+    /// Runs a client's connection on the runtime of its worker. The drain waits for it as for other
+    /// tasks; the connection itself ends at [`Self::cut`], which is not looked at with every event.
+    pub(crate) fn spawn_connection<F>(&self, connection: F, worker: &Handle)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        drop(self.clients.spawn_on(connection, worker));
     }
 
     /// Runs a task that others rely on, as a reflector, an upstream connection or the polling of a
-    /// file. It is dropped where it waits as soon as the last client is gone.
+    /// file, wherever it was asked for. It is dropped where it waits as soon as the last client is
+    /// gone.
     pub(crate) fn spawn_background<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let cut = self.cut.clone();
-        drop(self.background.spawn(cut.run_until_cancelled_owned(task)));
+        let task = self.cut.clone().run_until_cancelled_owned(task);
+        drop(self.background.spawn_on(task, &self.home));
     }
 
     /// The number of tasks that run now, those for clients and those in the background.
@@ -90,6 +110,11 @@ impl Drain {
     /// Given second: requests are refused, connections send GOAWAY or `Connection: close`.
     pub(crate) fn leaving(&self) -> &CancellationToken {
         &self.leaving
+    }
+
+    /// Given last: what still runs is dropped.
+    pub(crate) fn cut(&self) -> &CancellationToken {
+        &self.cut
     }
 
     /// Whether it is time to refuse requests. Takes no lock: every request asks.

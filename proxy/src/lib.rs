@@ -45,6 +45,7 @@ mod shared_reads;
 mod status;
 mod tls;
 mod upstream;
+mod workers;
 
 pub use files::unusable_files;
 
@@ -63,6 +64,7 @@ use crate::{
     shared_reads::SharedReads,
     tls::{ServerFiles, ServerTls},
     upstream::{AssertedIdentity, CredentialSource, Upstream, UpstreamOptions},
+    workers::{Threads, Workers},
 };
 
 /// HTTP/2 connections to one apiserver at once, for each kind of credentials. With the apiserver's
@@ -76,6 +78,7 @@ pub struct Proxy {
     drain: Drain,
     health: Health,
     live: watch::Receiver<Arc<Live>>,
+    threads: Threads,
 }
 
 impl Proxy {
@@ -115,6 +118,8 @@ impl Proxy {
         let admin = Admin::bind(startup.admin.address)
             .await
             .map_err(|error| cannot_listen("admin.address", startup.admin.address, &error))?;
+        let (workers, threads) = Workers::start(workers::cores(), &metrics)
+            .context("cannot start the worker threads")?;
         let (address, admin_address) = (listener.local_address()?, admin.local_address()?);
 
         let caches = Caches::start(
@@ -122,6 +127,7 @@ impl Proxy {
             live.clone(),
             drain.clone(),
             metrics.clone(),
+            workers.to_caches().clone(),
         );
         let health = Health::new(caches.clone(), upstream.clone(), metrics.clone());
         drain.spawn_background(admin.serve(AdminOptions {
@@ -143,6 +149,7 @@ impl Proxy {
             tls,
             limits,
             drain: drain.clone(),
+            workers,
             metrics: metrics.clone(),
         };
         let handler = Arc::new(handler(upstream, caches, metrics, live.clone(), carrying));
@@ -157,6 +164,7 @@ impl Proxy {
             drain,
             health,
             live,
+            threads,
         })
     }
 
@@ -180,6 +188,7 @@ impl Proxy {
     pub async fn drain(self) {
         let grace_period = self.live.borrow().drain.grace_period;
         self.drain.run(grace_period).await;
+        self.threads.end().await;
     }
 }
 

@@ -4,13 +4,14 @@
 //! Owns: the limits a client meets before its request is looked at, and the end of every
 //! connection.
 //! Refuses: to know requests. What is answered is the handler's; so is who the client is.
-//! Invariant: a connection is one task that runs its own streams (`connection.rs`), it holds one
-//! place of the connection limit until its socket is closed, and no client can hold that place
-//! without making progress: handshake, headers, silence and idleness each have a deadline.
+//! Invariant: a connection is one task of one worker (`workers.rs`) that runs its own streams
+//! (`connection.rs`), it holds one place of the connection limit until its socket is closed, and no
+//! client can hold that place without making progress: handshake, headers, silence and idleness
+//! each have a deadline.
 //!
 //! ```text
-//!  accept ─► limit ─► TLS ─► h1 | h2 ──────────────────────────────► closed
-//!            close    10 s   headers 32 s, ping 30 s + 15 s, idle 90 s
+//!  accept ─► limit ─► worker ─► TLS ─► h1 | h2 ──────────────────────────────► closed
+//!            close             10 s   headers 32 s, ping 30 s + 15 s, idle 90 s
 //! ```
 
 mod serve;
@@ -27,6 +28,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::{
@@ -38,10 +40,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     body::Body,
-    connection,
+    connection::{self, Socket},
     drain::Drain,
     metrics::{Metrics, ReasonLabels},
     tls::{ALPN_H2, ClientCertificate, Credential, ServerTls, TlsStream},
+    workers::{Load, Workers},
 };
 
 /// What one client may take, and how long it may take for it. A change applies to new connections.
@@ -137,6 +140,8 @@ pub(crate) struct ListenerOptions {
     pub(crate) limits: Arc<ArcSwap<Limits>>,
     /// Owner of the connections' tasks.
     pub(crate) drain: Drain,
+    /// Where the connections run.
+    pub(crate) workers: Workers,
     /// Families.
     pub(crate) metrics: Metrics,
 }
@@ -207,20 +212,24 @@ impl Listener {
                     options.refused("limit");
                     continue;
                 }
+                let worker = options.workers.least_loaded();
+                let (Some(worker), Ok(socket)) = (worker, socket.into_std()) else {
+                    options.refused("accept");
+                    continue;
+                };
                 let place = Arc::clone(&open).try_acquire_owned();
-                let (own, handle) = (Arc::clone(&options), handle.clone());
+                let (own, handle, load) = (Arc::clone(&options), handle.clone(), worker.take());
                 let connection = async move {
                     let _counted = Counted::new(&own.metrics);
-                    own.connection(socket, peer, &limits, handle).await;
+                    own.connection((socket, peer), load, &limits, handle).await;
                     drop(place);
                 };
+                let drain = &options.drain;
                 if leaving.is_cancelled() {
-                    let over = over.clone();
-                    options.drain.spawn(async move {
-                        over.run_until_cancelled(connection).await;
-                    });
+                    let connection = over.clone().run_until_cancelled_owned(connection);
+                    drain.spawn_connection(connection.map(|_over| ()), worker.runtime());
                 } else {
-                    options.drain.spawn(early.track_future(connection));
+                    drain.spawn_connection(early.track_future(connection), worker.runtime());
                 }
             }
         };
@@ -240,8 +249,8 @@ impl ListenerOptions {
     /// One connection, from the accepted socket to its end.
     async fn connection<H, F>(
         &self,
-        socket: TcpStream,
-        peer: SocketAddr,
+        (socket, peer): (std::net::TcpStream, SocketAddr),
+        load: Load,
         limits: &Limits,
         handle: H,
     ) where
@@ -249,7 +258,8 @@ impl ListenerOptions {
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         // Each phase is boxed, so that a connection does not keep room for the phases behind it.
-        let Some(stream) = Box::pin(self.handshake(socket, peer, limits)).await else {
+        let handshake = Box::pin(self.handshake(socket, peer, limits));
+        let Some(Some(stream)) = self.drain.cut().run_until_cancelled(handshake).await else {
             return;
         };
         let protocol = match stream.alpn_protocol() {
@@ -270,18 +280,27 @@ impl ListenerOptions {
                 Box::pin(serve::http1(stream, info, limits, &self.drain, handle)).await;
             }
             Protocol::Http2 => {
+                let info = (info, load);
                 Box::pin(serve::http2(stream, info, limits, &self.drain, handle)).await;
             }
         }
     }
 
-    /// The TLS handshake, in its time.
+    /// The socket in this worker's care and the TLS handshake, in its time.
     async fn handshake(
         &self,
-        socket: TcpStream,
+        socket: std::net::TcpStream,
         peer: SocketAddr,
         limits: &Limits,
-    ) -> Option<Box<TlsStream<TcpStream>>> {
+    ) -> Option<Box<TlsStream<Socket>>> {
+        let socket = match TcpStream::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                self.refused("accept");
+                tracing::debug!(client.addr = %peer, %error, "cannot hand over");
+                return None;
+            }
+        };
         if let Err(error) = connection::tune(
             &socket,
             limits.keep_alive_interval,
@@ -289,7 +308,7 @@ impl ListenerOptions {
         ) {
             tracing::debug!(client.addr = %peer, %error, "cannot set socket options");
         }
-        let handshake = self.tls.accept(socket);
+        let handshake = self.tls.accept(Socket(socket));
         match timeout(limits.handshake_timeout, handshake).await {
             Ok(Ok(stream)) => Some(Box::new(stream)),
             Ok(Err(error)) => {

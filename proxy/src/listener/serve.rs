@@ -32,8 +32,9 @@ use tokio::{
 
 use crate::{
     body::Body,
-    connection::{Step, Streams},
+    connection::{Gate, Step, Streams},
     drain::Drain,
+    workers::Load,
 };
 
 use super::{ConnectionInfo, Limits};
@@ -56,7 +57,7 @@ const HTTP1_BUFFER: usize = 64 << 10;
 /// Serves HTTP/2 until the connection is over.
 pub(super) async fn http2<T, H, F>(
     stream: T,
-    info: Arc<ConnectionInfo>,
+    (info, mut load): (Arc<ConnectionInfo>, Load),
     limits: &Limits,
     drain: &Drain,
     handle: H,
@@ -81,11 +82,13 @@ pub(super) async fn http2<T, H, F>(
     let orders = Orders::of(drain, &info, &streams);
     orders.add_deadlines(limits, &streams);
     let service = service(Arc::clone(&info), handle, (drain, &orders));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let io = TokioIo::new(Gate::new(stream, streams.connection_waker()));
+    let mut connection = pin!(builder.serve_connection(io, service));
     let mut idle = Idle::default();
     let result = std::future::poll_fn(|context| {
         streams.poll(context, |streams, context| {
             match orders.next(&info, streams, context) {
+                Some(Order::Cut) => return Step::Done(Ok(())),
                 Some(Order::Leave) => connection.as_mut().graceful_shutdown(),
                 Some(Order::FirstRequestDue) if info.requests.load(Ordering::Relaxed) == 0 => {
                     return Step::Done(Ok(()));
@@ -95,6 +98,7 @@ pub(super) async fn http2<T, H, F>(
                 }
                 Some(Order::FirstRequestDue | Order::IdleDue) | None => {}
             }
+            load.set_streams(streams.len().saturating_sub(Orders::STREAMS));
             connection.as_mut().poll(context).into_step()
         })
     })
@@ -133,6 +137,7 @@ pub(super) async fn http1<T, H, F>(
     let result = std::future::poll_fn(|context| {
         streams.poll(context, |streams, context| {
             match orders.next(&info, streams, context) {
+                Some(Order::Cut) => return Step::Done(Ok(())),
                 Some(Order::Leave) => connection.as_mut().graceful_shutdown(),
                 // hyper's own header timeout covers both.
                 Some(Order::FirstRequestDue | Order::IdleDue) | None => {}
@@ -215,6 +220,7 @@ impl Idle {
 /// What a connection's deadlines and the drain ask of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
+    Cut,
     Leave,
     FirstRequestDue,
     IdleDue,
@@ -232,6 +238,7 @@ impl Orders {
     const FIRST_REQUEST_DUE: u8 = 2;
     const IDLE_DUE: u8 = 4;
     const END_WATCHES: u8 = 8;
+    const CUT: u8 = 16;
 
     /// The orders of the drain. Who has not asked anything yet is let go with the first answer.
     fn of(drain: &Drain, info: &Arc<ConnectionInfo>, streams: &Streams) -> Self {
@@ -246,6 +253,8 @@ impl Orders {
                 tokio::time::sleep_until(end).await;
                 own.give(Self::END_WATCHES);
             }
+            drain.cut().cancelled().await;
+            own.give(Self::CUT);
             // Keeps its place, so that the number of streams says how many are the client's.
             std::future::pending().await
         });
@@ -285,6 +294,7 @@ impl Orders {
             streams.wake_all();
         }
         [
+            (Self::CUT, Order::Cut),
             (Self::LEAVE, Order::Leave),
             (Self::FIRST_REQUEST_DUE, Order::FirstRequestDue),
             (Self::IDLE_DUE, Order::IdleDue),

@@ -50,6 +50,7 @@ impl Subject {
             tls: tls.clone(),
             limits: Arc::new(ArcSwap::from_pointee(limits)),
             drain: drain.clone(),
+            workers: Workers::here(&metrics),
             metrics: metrics.clone(),
         };
         let alive = Arc::new(());

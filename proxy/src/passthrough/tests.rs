@@ -31,6 +31,7 @@ use crate::{
         tests::{Folder, TestCa, client_config},
     },
     upstream::tests::{PATIENCE, Seen, Setting, Speech, TestServer},
+    workers::Workers,
 };
 
 use super::*;
@@ -61,11 +62,13 @@ impl Subject {
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await;
         let listener = listener.expect("a free port");
         let address = listener.local_address().expect("bound");
+        let metrics = Metrics::new().0;
         let options = ListenerOptions {
             tls: ServerTls::load(files).expect("good files"),
             limits: Arc::new(ArcSwap::from_pointee(Limits::default())),
             drain: drain.clone(),
-            metrics: Metrics::new().0,
+            workers: Workers::here(&metrics),
+            metrics,
         };
         let identity = Identity {
             user: Arc::new(UserInfo {
