@@ -182,6 +182,11 @@ impl Watcher {
         self.arrived.take()
     }
 
+    /// Whether there are initial events still to come.
+    pub fn has_initial(&self) -> bool {
+        self.initial.is_some()
+    }
+
     /// Appends initial events until the batch is full or they end.
     fn fill_initial(&mut self, batch: &mut Batch) {
         let Some(initial) = &mut self.initial else {

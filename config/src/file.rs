@@ -378,8 +378,10 @@ pub(crate) struct Limits {
     /// Streams of one HTTP/2 connection, so also its watches. The default is that of Go's HTTP/2
     /// server; a kubelet opens about ten. Further ones wait.
     pub(crate) watches_per_connection: u32,
-    /// Bytes of lists and initial events in flight to all clients together. Further requests get
-    /// 429 with a Retry-After. At least 1Mi.
+    /// Bytes that lists, initial events of watches and shared answers may hold at once for all clients
+    /// together: for each at most 256Ki, or the whole answer if it is a shared one. A quarter is kept for
+    /// reads of one node's objects. Further requests wait for a second and get 429 with a Retry-After of
+    /// 1 to 8 seconds. At least 1Mi.
     pub(crate) initial_list_bytes: Quantity,
     /// Bytes of compressed lists remembered, so that clients that ask the same get one compression. A
     /// list that would take more than a quarter of it is compressed for each. 0 remembers none.

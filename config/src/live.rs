@@ -161,8 +161,9 @@ pub struct Limits {
     /// streams a Go HTTP/2 server allows; a kubelet opens about ten. Further ones wait (HTTP/2) or
     /// get 429.
     pub watches_per_connection: u32,
-    /// Bytes of lists and initial events in flight to all clients together. Default 256 MiB.
-    /// Further requests get 429 with a Retry-After.
+    /// Bytes that lists, initial events of watches and shared answers may hold at once for all
+    /// clients together. Default 256 MiB. A quarter is kept for reads of one node's objects.
+    /// Further requests wait for a second and get 429 with a Retry-After.
     pub initial_list_bytes: u64,
     /// Bytes of compressed lists remembered. Default 64 MiB. A list that would take more than a
     /// quarter of it is compressed for each client.

@@ -16,7 +16,7 @@ use futures_util::Stream;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::{
-    serve::{Content, WatchBody},
+    serve::{Sending, WatchBody},
     upstream::ResponseBody,
 };
 
@@ -33,7 +33,7 @@ pub(crate) enum Body {
     /// What a client sends, streamed through, trailers included.
     Client(Incoming),
     /// A long object or a list from the cache.
-    Content(Box<Content>),
+    Long(Box<Sending>),
     /// A watch from the cache.
     Watch(Box<WatchBody>),
     /// Any other source; for what is not hot.
@@ -52,6 +52,9 @@ pub(crate) enum BodyError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// Its client did not take it in time.
+    #[error("the time for the answer is over")]
+    Late,
     /// The work of writing it was lost.
     #[error("the body could not be written")]
     Lost,
@@ -78,7 +81,7 @@ impl Body {
             Self::Full(Some(bytes)) => Some(Self::Full(Some(bytes.clone()))),
             Self::Upstream(_)
             | Self::Client(_)
-            | Self::Content(_)
+            | Self::Long(_)
             | Self::Watch(_)
             | Self::Stream(_) => None,
         }
@@ -111,7 +114,9 @@ impl HttpBody for Body {
             Self::Client(body) => Pin::new(body)
                 .poll_frame(context)
                 .map_err(BodyError::Sender),
-            Self::Content(content) => Poll::Ready(content.piece().map(|it| Ok(Frame::data(it)))),
+            Self::Long(sending) => sending
+                .poll_piece(context)
+                .map(|piece| piece.map(|it| it.map(Frame::data))),
             Self::Watch(watch) => watch
                 .poll_frames(context)
                 .map(|frames| frames.map(|it| Ok(Frame::data(it)))),
@@ -128,7 +133,8 @@ impl HttpBody for Body {
             Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Self::Upstream(body) => body.is_end_stream(),
             Self::Client(body) => body.is_end_stream(),
-            Self::Content(_) | Self::Watch(_) | Self::Stream(_) => false,
+            Self::Long(sending) => sending.is_over(),
+            Self::Watch(_) | Self::Stream(_) => false,
         }
     }
 
@@ -138,7 +144,7 @@ impl HttpBody for Body {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Self::Upstream(body) => body.size_hint(),
             Self::Client(body) => body.size_hint(),
-            Self::Content(_) | Self::Watch(_) | Self::Stream(_) => SizeHint::default(),
+            Self::Long(_) | Self::Watch(_) | Self::Stream(_) => SizeHint::default(),
         }
     }
 }
@@ -150,7 +156,7 @@ impl std::fmt::Debug for Body {
             Self::Full(_) => "Full",
             Self::Upstream(_) => "Upstream",
             Self::Client(_) => "Client",
-            Self::Content(_) => "Content",
+            Self::Long(_) => "Long",
             Self::Watch(_) => "Watch",
             Self::Stream(_) => "Stream",
         })

@@ -12,7 +12,6 @@
 
 use std::{
     future::Future,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,11 +25,11 @@ use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+pub(crate) mod deadline;
 mod io;
 
+use deadline::Stream as Task;
 pub(crate) use io::{Gate, Socket};
-
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Rounds of one poll before the task lets others run.
 const ROUNDS: usize = 8;
@@ -55,7 +54,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        self.started.lock().push(Box::pin(stream));
+        self.started.lock().push(Task::new(stream));
     }
 }
 

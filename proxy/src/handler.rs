@@ -33,6 +33,7 @@ use crate::{
     authn::{Authenticator, Identity},
     authz::{Attributes, Authorizer, AuthzError, Permit},
     body::Body,
+    budget::ListBudget,
     caches::{CacheKey, Caches, Uncached},
     discovery::GroupVersionResource,
     drain::Drain,
@@ -61,6 +62,7 @@ pub(crate) struct Handler {
     pub(crate) passthrough: Passthrough,
     pub(crate) shared_reads: SharedReads,
     pub(crate) compressor: Compressor,
+    pub(crate) budget: Arc<ListBudget>,
     pub(crate) metrics: Metrics,
     pub(crate) live: watch::Receiver<Arc<Live>>,
     pub(crate) drain: Drain,
@@ -79,6 +81,8 @@ struct Asked<'a> {
     info: &'a RequestInfo,
     query: &'a Query,
     errors: &'a ErrorFormat,
+    /// When its time is over, if it is no stream.
+    deadline: Instant,
 }
 
 impl Asked<'_> {
@@ -170,6 +174,7 @@ impl Handler {
             info,
             query,
             errors: &errors,
+            deadline: begun + deadline.unwrap_or(live.limits.request_timeout),
         };
         let answering = self.cached_answer(&asked, &identity);
         let answer = match deadline {
@@ -293,6 +298,9 @@ impl Handler {
             metrics: &self.metrics,
             patience: limits.consistent_read_timeout,
             compressor: (&self.compressor, limits.compressed_lists),
+            budget: (&self.budget, limits.initial_list_bytes),
+            deadline: asked.deadline,
+            stall_max: limits.request_timeout,
         };
         match answerer.answer(&permit, read.clone()).await {
             Ok(response) => Ok(Answered::cached(response)),

@@ -22,6 +22,7 @@ mod admin;
 mod authn;
 mod authz;
 mod body;
+mod budget;
 mod caches;
 mod connection;
 #[cfg(feature = "demo")]
@@ -53,6 +54,7 @@ use crate::{
     admin::{Admin, AdminOptions},
     authn::{Authenticator, Reviewer},
     authz::Authorizer,
+    budget::ListBudget,
     caches::Caches,
     drain::Drain,
     handler::Handler,
@@ -219,10 +221,13 @@ fn handler(
     (assertion, drain): (Assertion, Drain),
 ) -> Handler {
     let reviewer = Arc::new(Reviewer::new(upstream.clone()));
+    let lists = (&metrics.initial_list_bytes, &metrics.initial_lists_refused);
+    let budget = Arc::new(ListBudget::new(lists.0.clone(), lists.1.clone()));
     Handler {
         authenticator: Authenticator::new(Arc::clone(&reviewer)),
         authorizer: Authorizer::new(reviewer),
-        shared_reads: SharedReads::new(upstream.clone(), drain.clone()),
+        shared_reads: SharedReads::new(upstream.clone(), drain.clone(), Arc::clone(&budget)),
+        budget,
         passthrough: Passthrough::new(upstream, assertion, drain.clone()),
         drain,
         compressor: Compressor::new(metrics.compressed.clone(), metrics.compressed_bytes.clone()),

@@ -178,6 +178,10 @@ pub(crate) struct Metrics {
     pub(crate) compressed: Family<OutcomeLabels, Counter>,
     /// Bytes of compressed answers that are remembered.
     pub(crate) compressed_bytes: Gauge,
+    /// Bytes that running initial lists may hold.
+    pub(crate) initial_list_bytes: Gauge,
+    /// Lists and watches with initial events that were told to come back: `node`, `collection`.
+    pub(crate) initial_lists_refused: Family<ReasonLabels, Counter>,
     /// Authorization decisions by where they came from.
     pub(crate) authorization: Family<AuthorizationLabels, Counter>,
 }
@@ -223,6 +227,8 @@ impl Metrics {
             slow_watchers: Gauge::default(),
             compressed: Family::default(),
             compressed_bytes: Gauge::default(),
+            initial_list_bytes: Gauge::default(),
+            initial_lists_refused: Family::default(),
             authorization: Family::default(),
         };
         let mut registry = Registry::with_prefix("watershed");
@@ -299,6 +305,16 @@ impl Metrics {
             "compressed_list_bytes",
             "Bytes of compressed answers remembered",
             it.compressed_bytes,
+        );
+        to.register(
+            "initial_list_bytes",
+            "Bytes that running initial lists may hold",
+            it.initial_list_bytes,
+        );
+        to.register(
+            "initial_lists_refused",
+            "Initial lists that were told to come back, by priority",
+            it.initial_lists_refused,
         );
         to.register("authorization", "Authorization decisions", it.authorization);
     }

@@ -36,14 +36,16 @@ mod indent;
 mod list;
 mod page;
 mod representation;
+mod sending;
 mod unready;
 mod watch;
 
 pub(crate) use compress::Compressor;
-pub(crate) use content::Content;
+use content::Content;
 pub(crate) use page::Page;
 pub(crate) use page::Token;
 pub(crate) use representation::Representation;
+pub(crate) use sending::Sending;
 pub(crate) use watch::WatchBody;
 
 /// The limits of `timeoutSeconds` when a client names none: as apiserver `--min-request-timeout`

@@ -3,8 +3,8 @@
 //! When the cache cannot answer a GET or LIST (no proof of freshness, nothing in its history, not
 //! filled yet), everybody who wants the same bytes is answered by one read under the proxy's own
 //! credentials.
-//! Owns: who waits for which read, one task per read while somebody waits, the bytes in flight
-//! (`limits.initialListBytes`), and the check that no answer is older than what was served before.
+//! Owns: who waits for which read, one task per read while somebody waits, a place in the budget of
+//! lists for the whole answer, and the check that no answer is older than what was served before.
 //! Refuses: to read for a caller without a [`Permit`], and to use one caller's identity for
 //! another. Only what the apiserver says about the objects is shared. Where it fails, refuses the
 //! proxy, says nothing or too much, one caller is sent on alone, and the others come back later.
@@ -18,10 +18,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -42,6 +39,7 @@ use watershed_config::Limits;
 use crate::{
     authz::Permit,
     body::Body,
+    budget::{ListBudget, Place},
     drain::Drain,
     passthrough,
     status::Status,
@@ -188,19 +186,19 @@ struct Inner {
     /// Keys whose task runs, with those who wait for its next read.
     waiting: Mutex<HashMap<SharedKey, Vec<Caller>>>,
     reads: Semaphore,
-    bytes: Arc<AtomicU64>,
+    budget: Arc<ListBudget>,
 }
 
 impl SharedReads {
-    /// Reads from `upstream` in tasks of `drain`.
-    pub(crate) fn new(upstream: Upstream, drain: Drain) -> Self {
+    /// Reads from `upstream` in tasks of `drain`; answers take places of `budget`.
+    pub(crate) fn new(upstream: Upstream, drain: Drain, budget: Arc<ListBudget>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 upstream,
                 drain,
                 waiting: Mutex::default(),
                 reads: Semaphore::new(READS_MAX),
-                bytes: Arc::default(),
+                budget,
             }),
         }
     }
@@ -323,18 +321,21 @@ impl Inner {
     /// The whole answer; `None` when it breaks off, stalls or does not fit.
     async fn collect(&self, answer: Response<ResponseBody>, limit: u64) -> Option<Answer> {
         let (head, mut incoming) = answer.into_parts();
-        let mut held = Held::new(Arc::clone(&self.bytes));
+        let mut place = self.budget.growing(limit);
         let mut body = BytesMut::new();
         while let Some(frame) = timeout(SILENCE_MAX, incoming.frame()).await.ok()? {
             if let Ok(data) = frame.ok()?.into_data() {
-                if !held.grow(data.len(), limit) {
+                if !place.grow(data.len()) {
                     tracing::info!(limit, "an answer to be shared does not fit");
                     return None;
                 }
                 body.extend_from_slice(&data);
             }
         }
-        held.body = body.freeze();
+        let held = Held {
+            body: body.freeze(),
+            _place: place,
+        };
         let mut headers = head.headers;
         let has_length = headers.contains_key(header::CONTENT_LENGTH);
         passthrough::remove_hop_by_hop(&mut headers);
@@ -381,39 +382,15 @@ impl Answer {
     }
 }
 
-/// A body that counts among the bytes in flight until the last caller has sent it.
+/// A body that has its place in the budget until the last caller has sent it.
 struct Held {
     body: Bytes,
-    counted: u64,
-    all: Arc<AtomicU64>,
-}
-
-impl Held {
-    fn new(all: Arc<AtomicU64>) -> Self {
-        Self {
-            body: Bytes::new(),
-            counted: 0,
-            all,
-        }
-    }
-
-    /// Makes room for `more` bytes; false if `limit` leaves none.
-    fn grow(&mut self, more: usize, limit: u64) -> bool {
-        let more = more as u64;
-        self.counted += more;
-        self.all.fetch_add(more, Ordering::Relaxed) + more <= limit
-    }
+    _place: Place,
 }
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         &self.body
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
 

@@ -32,7 +32,7 @@ use tokio::{
 
 use crate::{
     body::Body,
-    connection::{Gate, Step, Streams},
+    connection::{Gate, Step, Streams, deadline::Deadline},
     drain::Drain,
     workers::Load,
 };
@@ -134,6 +134,7 @@ pub(super) async fn http1<T, H, F>(
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     );
+    let mut deadline = Deadline::default();
     let result = std::future::poll_fn(|context| {
         streams.poll(context, |streams, context| {
             match orders.next(&info, streams, context) {
@@ -142,7 +143,8 @@ pub(super) async fn http1<T, H, F>(
                 // hyper's own header timeout covers both.
                 Some(Order::FirstRequestDue | Order::IdleDue) | None => {}
             }
-            connection.as_mut().poll(context).into_step()
+            let polled = deadline.poll(context, |context| connection.as_mut().poll(context));
+            polled.map(|over| over.unwrap_or(Ok(()))).into_step()
         })
     })
     .await;

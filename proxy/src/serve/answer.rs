@@ -19,10 +19,14 @@ use super::{
     Compressor, Content, Freshness, Page, Read, Reason, Representation, Start, WatchBody,
     compress::{GZIP_MIN, Part, Question},
     fresh::Stale,
+    list::Walk,
+    sending::{Pieces, Sending},
+    watch::Admitted,
 };
 use crate::{
     authz::Permit,
     body::Body,
+    budget::{Busy, ListBudget, Place, Priority},
     caches::{Cached, Uncached},
     listener::ConnectionInfo,
     metrics::{Metrics, ResourceLabels},
@@ -35,6 +39,9 @@ const RETRY_AFTER: u32 = 1;
 /// Lists longer than this are sent without a length, as Go's server sends what it has not buffered
 /// whole. In bytes.
 const LENGTH_KNOWN_MAX: usize = 2048;
+
+/// The group of leases.
+const COORDINATION: &str = "coordination.k8s.io";
 
 /// What every answer needs besides the question.
 pub(crate) struct Answerer<'a> {
@@ -52,6 +59,12 @@ pub(crate) struct Answerer<'a> {
     pub(crate) patience: Duration,
     /// For long answers, and how many bytes of them may be remembered.
     pub(crate) compressor: (&'a Compressor, u64),
+    /// Of running lists, and how many bytes they may hold together.
+    pub(crate) budget: (&'a ListBudget, u64),
+    /// When the time for an answer that is no stream is over.
+    pub(crate) deadline: Instant,
+    /// How long a client may take none of the initial events of its watch.
+    pub(crate) stall_max: Duration,
 }
 
 /// An answer, or why there is none from the cache.
@@ -109,13 +122,17 @@ impl Answerer<'_> {
             name: name.to_owned(),
         };
         let content = Content::object(body, self.representation);
-        self.send(&snapshot, part, content).await
+        self.send(&snapshot, part, content, None).await
     }
 
     async fn list(&self, freshness: Freshness, selection: &Selection, page: &Page) -> Answer {
         let snapshot = match freshness.snapshot(self.cache(), self.patience).await {
             Ok(snapshot) => snapshot,
             Err(stale) => return self.stale(stale, Verb::List),
+        };
+        let place = match self.admit(&snapshot, selection).await {
+            Ok(place) => place,
+            Err(Busy { retry_after }) => return Ok(self.error(Status::overloaded(retry_after))),
         };
         let cut = page.cut(&snapshot, selection);
         let meta = ListMeta {
@@ -128,8 +145,32 @@ impl Answerer<'_> {
             selection: selection.clone(),
             page: page.clone(),
         };
-        let content = Content::list(resource, self.representation, &meta, cut.objects);
-        self.send(&snapshot, part, content).await
+        let walk = Walk::new(&snapshot, selection, &page.start, cut.objects);
+        let content = Content::list(resource, self.representation, &meta, walk);
+        self.send(&snapshot, part, content, place).await
+    }
+
+    /// A place among the running lists for the selected objects of `snapshot`; none is needed for
+    /// one object.
+    async fn admit(
+        &self,
+        snapshot: &Snapshot,
+        selection: &Selection,
+    ) -> Result<Option<Place>, Busy> {
+        if selection.name.is_some() {
+            return Ok(None);
+        }
+        let resource = self.cache().resource();
+        let of_node = selection.fields.trigger_value().is_some();
+        let is_lease = &*resource.resource == "leases" && &*resource.group == COORDINATION;
+        let priority = if of_node || is_lease {
+            Priority::Node
+        } else {
+            Priority::Collection
+        };
+        let (budget, bytes_max) = self.budget;
+        let place = budget.admit(snapshot.bytes() as u64, priority, bytes_max);
+        place.await.map(Some)
     }
 
     /// Sends `content`, which is a part of `snapshot`.
@@ -137,16 +178,19 @@ impl Answerer<'_> {
         &self,
         snapshot: &Snapshot,
         part: impl FnOnce() -> Part,
-        content: Content,
+        mut content: Content,
+        place: Option<Place>,
     ) -> Answer {
-        let mut written = content.clone();
-        if !written.is_longer_than(LENGTH_KNOWN_MAX) {
-            return Ok(self.ok(Body::full(written.whole())));
+        if !content.is_longer_than(LENGTH_KNOWN_MAX) {
+            return Ok(self.ok(Body::full(content.whole())));
         }
-        if !self.representation.gzip || !written.is_longer_than(GZIP_MIN) {
-            return Ok(self.ok(Body::Content(Box::new(written))));
+        let sending = |pieces| {
+            let sending = Sending::new(pieces, place, self.deadline);
+            self.ok(Body::Long(Box::new(sending)))
+        };
+        if !self.representation.gzip || !content.is_longer_than(GZIP_MIN) {
+            return Ok(sending(Pieces::Written(Box::new(content))));
         }
-        drop(written);
         let question = Question {
             state: snapshot.id(),
             resource_version: snapshot.resource_version(),
@@ -154,8 +198,9 @@ impl Answerer<'_> {
             representation: self.representation,
         };
         let (compressor, bytes_max) = self.compressor;
-        let compressed = compressor.compress(question, &content, bytes_max).await;
-        let mut response = self.ok(compressed.map_err(|_lost| Reason::Representation)?);
+        let compressing = compressor.compress(question, &content, bytes_max);
+        let compressed = Box::pin(compressing).await;
+        let mut response = sending(compressed.map_err(|_lost| Reason::Representation)?);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -169,6 +214,7 @@ impl Answerer<'_> {
         bookmarks: bool,
         deadline: Instant,
     ) -> Answer {
+        let mut admitted = None;
         let start = match start {
             Start::After(version) => WatchStart::After(version),
             Start::Now(Freshness::Any) => WatchStart::Now,
@@ -186,15 +232,28 @@ impl Answerer<'_> {
                 .snapshot_to_watch(self.cache(), self.patience)
                 .await
             {
-                Ok(snapshot) => WatchStart::Initial {
-                    snapshot,
-                    end_bookmark,
-                },
+                Ok(snapshot) => {
+                    match self.admit(&snapshot, &selection).await {
+                        Ok(place) => {
+                            admitted = place.map(|place| Admitted {
+                                _place: place,
+                                patience: self.stall_max,
+                            });
+                        }
+                        Err(Busy { retry_after }) => {
+                            return Ok(self.error(Status::overloaded(retry_after)));
+                        }
+                    }
+                    WatchStart::Initial {
+                        snapshot,
+                        end_bookmark,
+                    }
+                }
                 Err(stale) => return self.stale(stale, Verb::Watch),
             },
         };
         match self.cache().watch(selection, start, bookmarks, deadline) {
-            Ok(watcher) => Ok(self.stream(watcher.in_form(self.representation.form))),
+            Ok(watcher) => Ok(self.stream(watcher.in_form(self.representation.form), admitted)),
             Err(CacheError::Expired { requested, oldest }) => {
                 let oldest = oldest.get().saturating_sub(1);
                 Ok(self.error_event(&Status::expired_watch(requested.get(), oldest)))
@@ -238,7 +297,7 @@ impl Answerer<'_> {
         }
     }
 
-    fn stream(&self, watcher: Watcher) -> Response<Body> {
+    fn stream(&self, watcher: Watcher, admitted: Option<Admitted>) -> Response<Body> {
         let resource = self.cache().resource();
         let labels = ResourceLabels {
             group: resource.group.to_string(),
@@ -246,7 +305,8 @@ impl Answerer<'_> {
         };
         let open = self.metrics.watchers.get_or_create(&labels).clone();
         let delays = self.metrics.watch_delivery_seconds.clone();
-        let body = WatchBody::new(watcher, Arc::clone(self.connection), (open, delays));
+        let connection = Arc::clone(self.connection);
+        let body = WatchBody::new(watcher, admitted, connection, (open, delays));
         self.streamed(Body::Watch(Box::new(body)))
     }
 

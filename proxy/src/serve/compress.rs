@@ -19,9 +19,9 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge}
 use tokio::{sync::Semaphore, task::JoinError};
 use watershed_cache::{ResourceVersion, Selection, StateId};
 
-use super::{Content, Page, Representation};
+use super::{Content, Page, Representation, sending::Pieces};
 use crate::{
-    body::{Body, BodyError},
+    body::BodyError,
     memo::{Fetched, Memo, Origin},
     metrics::OutcomeLabels,
 };
@@ -112,7 +112,7 @@ impl Compressor {
         question: Question,
         content: &Content,
         bytes_max: u64,
-    ) -> Result<Body, Arc<JoinError>> {
+    ) -> Result<Pieces, Arc<JoinError>> {
         if self.remembered.load().bytes_max != bytes_max {
             self.remembered.store(Arc::new(Remembered::new(bytes_max)));
         }
@@ -124,15 +124,13 @@ impl Compressor {
             .set(i64::try_from(remembered.answers.bytes()).unwrap_or(i64::MAX));
         let Some(pieces) = &answer.value else {
             self.count("streamed");
-            return Ok(self.stream(content.clone()));
+            return Ok(self.compressing(content.clone()));
         };
         self.count(match origin {
             Origin::Fetch => "compressed",
             Origin::Memory => "shared",
         });
-        Ok(Body::stream(tokio_stream::iter(
-            pieces.clone().into_iter().map(Ok),
-        )))
+        Ok(Pieces::Compressed(pieces.clone().into_iter()))
     }
 
     /// The whole of it, or `None` if that is more than `bytes_max`.
@@ -161,14 +159,14 @@ impl Compressor {
     }
 
     /// Compressed while it is sent.
-    fn stream(&self, content: Content) -> Body {
+    fn compressing(&self, content: Content) -> Pieces {
         let start = (Arc::clone(&self.slots), Some(Gzip::new(content)));
-        Body::stream(unfold(start, |(slots, gzip)| async {
+        Pieces::Compressing(Box::pin(unfold(start, |(slots, gzip)| async {
             match step(&slots, gzip?).await {
                 Ok((piece, rest)) => Some((Ok(piece), (slots, rest))),
                 Err(_lost) => Some((Err(BodyError::Lost), (slots, None))),
             }
-        }))
+        })))
     }
 
     fn count(&self, outcome: &'static str) {

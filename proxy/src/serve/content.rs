@@ -2,20 +2,20 @@
 //!
 //! Owns: what follows from the length of a body, which may be known only by writing it: pieces are
 //! written ahead until the answer is found, and not one more.
-//! Refuses: to hold a long body. Apart from pieces written ahead it has one chunk at a time.
+//! Refuses: to hold a long body. Apart from pieces written ahead it has one piece at a time.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use watershed_cache::{Object, Resource, encoding::ListMeta};
+use watershed_cache::{Resource, encoding::ListMeta};
 
 use super::{
     Representation,
     indent::Indent,
-    list::{CHUNK, ListBody},
+    list::{ListBody, PIECE, Walk},
 };
 
-/// What is still to be sent. A clone is cheap as long as nothing was written.
+/// What is still to be sent. Clones share what was written and the objects.
 #[derive(Clone)]
 pub(crate) struct Content {
     /// Written ahead.
@@ -36,14 +36,14 @@ impl Content {
         Self::new(Source::Object(body), representation)
     }
 
-    /// The body of a list of `objects`, which `meta` describes.
+    /// The body of a list of the objects of `walk`, which `meta` describes.
     pub(super) fn list(
         resource: &Resource,
         representation: Representation,
         meta: &ListMeta<'_>,
-        objects: Vec<Arc<Object>>,
+        walk: Walk,
     ) -> Self {
-        let list = ListBody::new(resource, representation.form, meta, objects);
+        let list = ListBody::new(resource, representation.form, meta, walk);
         Self::new(Source::List(list), representation)
     }
 
@@ -73,6 +73,15 @@ impl Content {
         self.ready.pop_front().or_else(|| self.write())
     }
 
+    /// Whether there is nothing left.
+    pub(super) fn is_over(&self) -> bool {
+        self.ready.is_empty()
+            && match &self.source {
+                Source::Object(rest) => rest.is_empty(),
+                Source::List(list) => list.is_over(),
+            }
+    }
+
     /// Everything that is left, which should be little.
     pub(super) fn whole(mut self) -> Bytes {
         let first = self.piece().unwrap_or_default();
@@ -90,8 +99,8 @@ impl Content {
     fn write(&mut self) -> Option<Bytes> {
         let piece = match &mut self.source {
             Source::Object(rest) if rest.is_empty() => return None,
-            Source::Object(rest) => rest.split_to(CHUNK.min(rest.len())),
-            Source::List(list) => list.chunk()?,
+            Source::Object(rest) => rest.split_to(PIECE.min(rest.len())),
+            Source::List(list) => list.piece()?,
         };
         let Some(indent) = &mut self.indent else {
             return Some(piece);

@@ -7,11 +7,9 @@
 //! wrong with it.
 //! Invariant: the pages of one list are cut from one resource version, the first page's.
 
-use std::sync::Arc;
-
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
-use watershed_cache::{Object, ResourceVersion, Selection, Snapshot};
+use watershed_cache::{ResourceVersion, Selection, Snapshot};
 
 /// The only version of tokens there is.
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
@@ -28,11 +26,11 @@ pub(crate) struct Page {
     pub(crate) limit: Option<usize>,
 }
 
-/// One page of a collection.
+/// Where one page of a collection ends.
 #[derive(Debug)]
 pub(super) struct Cut {
-    /// Its objects, in key order.
-    pub(super) objects: Vec<Arc<Object>>,
+    /// It holds the first so many of the selected objects from its start on; all, if `None`.
+    pub(super) objects: Option<usize>,
     /// `continue`, if the collection goes on, be it with objects that are not selected.
     pub(super) continue_token: Option<String>,
     /// `remainingItemCount`, if it can be told.
@@ -40,20 +38,19 @@ pub(super) struct Cut {
 }
 
 impl Page {
-    /// The page of `snapshot`.
+    /// Where the page of `snapshot` ends.
     pub(super) fn cut(&self, snapshot: &Snapshot, selection: &Selection) -> Cut {
-        let selected = snapshot.iter_from(selection, &self.start);
-        let Some(limit) = self.limit else {
-            return Cut::last(selected.cloned().collect());
-        };
-        let objects: Vec<_> = selected.take(limit).cloned().collect();
-        let Some(last) = objects.last().filter(|_| objects.len() == limit) else {
-            return Cut::last(objects);
+        let last = self.limit.and_then(|limit| {
+            let mut selected = snapshot.iter_from(selection, &self.start);
+            selected.nth(limit - 1).map(|last| (limit, last))
+        });
+        let Some((limit, last)) = last else {
+            return Cut::WHOLE;
         };
         let namespace = Some(self.namespace.as_str()).filter(|it| !it.is_empty());
         let after = format!("{}\0", last.key());
         if snapshot.range(namespace, &after).next().is_none() {
-            return Cut::last(objects);
+            return Cut::WHOLE;
         }
         let relative = match namespace {
             Some(namespace) => &last.key()[namespace.len() + 1..],
@@ -67,19 +64,18 @@ impl Page {
         Cut {
             continue_token: Some(Token::encode(snapshot.resource_version(), relative)),
             remaining,
-            objects,
+            objects: Some(limit),
         }
     }
 }
 
 impl Cut {
-    const fn last(objects: Vec<Arc<Object>>) -> Self {
-        Self {
-            objects,
-            continue_token: None,
-            remaining: None,
-        }
-    }
+    /// Everything from the start on.
+    const WHOLE: Self = Self {
+        objects: None,
+        continue_token: None,
+        remaining: None,
+    };
 }
 
 /// What a continue token says.

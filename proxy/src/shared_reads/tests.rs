@@ -3,6 +3,7 @@
 use std::pin::Pin;
 
 use http::Method;
+use prometheus_client::metrics::{family::Family, gauge::Gauge};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -30,6 +31,7 @@ type Asked = (
 
 struct Subject {
     reads: SharedReads,
+    held: Gauge,
     asked: mpsc::Receiver<Asked>,
     server: TestServer,
     _setting: Setting,
@@ -52,8 +54,11 @@ impl Subject {
         let server =
             TestServer::start(&setting.ca, &setting.clients, Speech::default(), answer).await;
         let upstream = setting.upstream(vec![server.url()]);
+        let held = Gauge::default();
+        let budget = Arc::new(ListBudget::new(held.clone(), Family::default()));
         Self {
-            reads: SharedReads::new(upstream, setting.drain.clone()),
+            reads: SharedReads::new(upstream, setting.drain.clone(), Arc::clone(&budget)),
+            held,
             asked,
             server,
             _setting: setting,
@@ -243,7 +248,7 @@ async fn what_depends_on_who_asks_or_is_trouble_is_not_shared_and_not_multiplied
         while !subject.reads.inner.waiting.lock().is_empty() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(subject.reads.inner.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(subject.held.get(), 0);
     }
 }
 
@@ -296,7 +301,7 @@ async fn bytes_count_until_the_last_caller_has_sent_them() {
     let caller = subject.caller(PODS, 0, BOUNDS).await;
     subject.asked().await.1.send(list(7)).expect("it waits");
     let answer = caller.await.unwrap();
-    let counted = || subject.reads.inner.bytes.load(Ordering::Relaxed);
+    let counted = || subject.held.get();
     assert!(counted() > 0);
     drop(answer);
     while counted() > 0 {

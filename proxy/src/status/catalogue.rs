@@ -159,6 +159,15 @@ impl Status {
         })
     }
 
+    /// 429 as text: there is too much to do (as `fairqueuing`'s refusal, `tooManyRequests`, 1.36).
+    pub(crate) fn overloaded(retry_after_seconds: u32) -> Self {
+        Self {
+            retry_after: Some(retry_after_seconds),
+            nosniff: true,
+            ..Self::text(429, "Too many requests, please try again later.\n")
+        }
+    }
+
     /// 429 as text: the server is leaving, another one will answer (as `with_retry_after.go`).
     pub(crate) fn shutting_down() -> Self {
         let message = "The apiserver is shutting down, please try again later.\n";

@@ -8,6 +8,10 @@ use watershed_cache::{
 };
 
 use super::*;
+use crate::{
+    body::Body,
+    serve::{Sending, list::Walk},
+};
 
 const MI: u64 = 1 << 20;
 
@@ -71,7 +75,7 @@ fn content(of: &Snapshot, representation: Representation) -> Content {
         continue_token: None,
         remaining: None,
     };
-    let objects: Vec<_> = of.iter(&everything()).cloned().collect();
+    let walk = Walk::new(of, &everything(), "", None);
     let resource = Resource {
         group: "".into(),
         version: "v1".into(),
@@ -81,7 +85,7 @@ fn content(of: &Snapshot, representation: Representation) -> Content {
         custom: false,
         fields: FieldSet::unknown(),
     };
-    Content::list(&resource, representation, &meta, objects)
+    Content::list(&resource, representation, &meta, walk)
 }
 
 struct Asker {
@@ -107,7 +111,9 @@ impl Asker {
             .compressor
             .compress(question, &content, bytes_max)
             .await;
-        let body = body.unwrap().collect().await.unwrap().to_bytes();
+        let deadline = tokio::time::Instant::now() + REMEMBERED;
+        let body = Body::Long(Box::new(Sending::new(body.unwrap(), None, deadline)));
+        let body = body.collect().await.unwrap().to_bytes();
         let mut plain = Vec::new();
         GzDecoder::new(&*body).read_to_end(&mut plain).unwrap();
         plain
