@@ -296,6 +296,12 @@ impl Metrics {
             "Watchers that are behind",
             it.slow_watchers,
         );
+        to.register("authorization", "Authorization decisions", it.authorization);
+        self.register_lists(to);
+    }
+
+    fn register_lists(&self, to: &mut Registry) {
+        let it = self.clone();
         to.register(
             "compressed_lists",
             "Long answers sent as gzip, by outcome",
@@ -316,7 +322,6 @@ impl Metrics {
             "Initial lists that were told to come back, by priority",
             it.initial_lists_refused,
         );
-        to.register("authorization", "Authorization decisions", it.authorization);
     }
 }
 
