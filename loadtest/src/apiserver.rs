@@ -49,6 +49,7 @@ pub mod status;
 pub mod store;
 pub mod table;
 pub mod tokens;
+pub mod torrent;
 pub mod watch;
 pub mod write;
 pub mod yaml;
@@ -62,6 +63,7 @@ use lifecycle::{Lifecycle, Termination};
 use resources::Registry;
 use server::State;
 use store::Store;
+use torrent::Torrent;
 
 /// A running apiserver. Dropping it kills its connections; `shutdown` ends them in order.
 #[derive(Debug)]
@@ -242,8 +244,10 @@ fn state(profile: Profile, authenticator: Authenticator) -> State {
         let (resource, group) = storage.split_once('.').unwrap_or((storage, ""));
         observed.observe(group, resource, (namespace, name), object);
     });
+    let torrent = (profile.torrent_pods > 0).then(|| Torrent::new(profile.torrent_pods));
     let state = State {
         store: Arc::new(Store::new(profile.clone(), observer)),
+        torrent: torrent.map(Arc::new),
         profile,
         registry: Registry::builtin(),
         authenticator,
@@ -321,6 +325,9 @@ pub struct Profile {
     /// Whether the controllers that a control plane runs are imitated (namespace deletion, …).
     /// Default true; the recordings were made without.
     pub controllers: bool,
+    /// Pods that are told by a script in the place of stored ones, for `run ingest`; 0, the default,
+    /// for none.
+    pub torrent_pods: u64,
 }
 
 impl Default for Profile {
@@ -338,6 +345,7 @@ impl Default for Profile {
             watch_timeout: Duration::from_secs(1800),
             request_timeout: Duration::from_secs(60),
             controllers: true,
+            torrent_pods: 0,
         }
     }
 }

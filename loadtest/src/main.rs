@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use watershed_loadtest::apiserver::authn::Users;
-use watershed_loadtest::apiserver::{Apiserver, Options};
+use watershed_loadtest::apiserver::{Apiserver, Options, Profile};
 use watershed_loadtest::scenario::{self, RunArguments};
 use watershed_loadtest::watchers;
 
@@ -39,6 +39,9 @@ enum Command {
         /// Bearer tokens: a file with a line `token,user,uid,"group1,group2"` for each.
         #[arg(long, value_name = "FILE")]
         users: Option<PathBuf>,
+        /// Tell so many pods instead of storing any: a script that `run ingest` turns on.
+        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..1_000_000))]
+        torrent: u64,
     },
     /// Put load on a server, measure it, and judge whether anything was lost, doubled or reordered.
     ///
@@ -71,8 +74,13 @@ fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
-        Command::Apiserver { listen, dir, users } => {
-            apiserver(listen, dir, users).await?;
+        Command::Apiserver {
+            listen,
+            dir,
+            users,
+            torrent,
+        } => {
+            apiserver(listen, dir, users, torrent).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(arguments) => load(*arguments).await,
@@ -98,7 +106,12 @@ async fn load(arguments: RunArguments) -> Result<ExitCode> {
 }
 
 #[expect(clippy::print_stdout, reason = "the command's own output")]
-async fn apiserver(listen: SocketAddr, dir: PathBuf, users: Option<PathBuf>) -> Result<()> {
+async fn apiserver(
+    listen: SocketAddr,
+    dir: PathBuf,
+    users: Option<PathBuf>,
+    torrent_pods: u64,
+) -> Result<()> {
     let users = users
         .map(|file| Users::open(&file))
         .transpose()?
@@ -107,7 +120,10 @@ async fn apiserver(listen: SocketAddr, dir: PathBuf, users: Option<PathBuf>) -> 
         listen,
         dir: Some(dir.clone()),
         users,
-        ..Options::default()
+        profile: Profile {
+            torrent_pods,
+            ..Profile::default()
+        },
     };
     let server = Apiserver::start(options).await?;
     let (address, dir) = (server.addr(), dir.display());

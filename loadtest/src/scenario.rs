@@ -12,6 +12,7 @@ mod engine;
 mod get;
 mod idle;
 mod indexed;
+mod ingest;
 mod list;
 mod outcome;
 mod passthrough;
@@ -67,6 +68,10 @@ pub enum Scenario {
     Get,
     /// A GET and a PUT that are forwarded, and the same directly: latency added
     Passthrough,
+    /// Updates of one resource as fast as they are taken in; needs `apiserver --torrent N` behind a
+    /// proxy, and --apiserver and --admin: updates applied per second, CPU of each, lag, memory of
+    /// the cache over its bytes
+    Ingest,
     /// Hollow kubelets, which do all that a kubelet does, and every kind of write. 100 kubelets,
     /// 20 writes/s, 30 s
     Churn,
@@ -185,6 +190,7 @@ async fn outcome(
         Scenario::List => list::run(run).await,
         Scenario::Get => get::run(run).await,
         Scenario::Passthrough => passthrough::run(run).await,
+        Scenario::Ingest => ingest::run(run).await,
         Scenario::Churn => churn::run(Bench::new(run)?).await,
     }
 }

@@ -30,6 +30,7 @@ use super::request::{Query, RequestInfo};
 use super::resources::{Registry, Resource};
 use super::status::Status;
 use super::store::{Store, Stored};
+use super::torrent::Torrent;
 
 mod access;
 mod connection;
@@ -51,6 +52,8 @@ pub struct State {
     pub authenticator: Authenticator,
     /// What they may; the store tells it of every change.
     pub authorizer: Arc<Authorizer>,
+    /// Told instead of the stored pods, if at all.
+    pub torrent: Option<Arc<Torrent>>,
     /// What was asked.
     pub counters: Counters,
     /// Misbehaviour on demand.

@@ -201,6 +201,11 @@ async fn serve(
         if exchange.info.path == "/debug/requests" {
             return debug(state);
         }
+        if let Some(torrent) = &state.torrent
+            && exchange.info.path == "/debug/torrent"
+        {
+            return torrent.control(&exchange.query);
+        }
         return discovery::serve(state, exchange).unwrap_or_else(page_not_found);
     }
     let (action, resource) = match route::find(&state.registry, &exchange.info, &exchange.method) {
@@ -216,6 +221,12 @@ async fn serve(
         && let Err(status) = negotiate::route(&exchange.headers, watchable)
     {
         return state.answer_status(exchange, &status);
+    }
+    if let Some(torrent) = &state.torrent
+        && watchable
+        && exchange.info.path == "/api/v1/pods"
+    {
+        return torrent.serve(exchange);
     }
     let answer = match action {
         Action::Get => read::get(state, exchange, &resource).await,
