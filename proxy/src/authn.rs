@@ -128,7 +128,8 @@ impl AuthnError {
     /// The apiserver's answer.
     pub(crate) fn status(&self) -> Status {
         match self {
-            Self::Missing | Self::Rejected(_) | Self::Review(_) => Status::unauthorized(),
+            Self::Review(error) => error.refusal().unwrap_or_else(Status::unauthorized),
+            Self::Missing | Self::Rejected(_) => Status::unauthorized(),
         }
     }
 }

@@ -95,7 +95,9 @@ impl AuthzError {
                 Status::forbidden(&attributes.user.name, attributes.refused(), reason)
             }
             Self::Evaluation(error) => Status::internal_server_error(request_uri, error),
-            Self::Review(error) => Status::internal_server_error(request_uri, &error.to_string()),
+            Self::Review(error) => error
+                .refusal()
+                .unwrap_or_else(|| Status::internal_server_error(request_uri, &error.to_string())),
         }
     }
 }

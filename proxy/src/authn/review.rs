@@ -1,12 +1,18 @@
-//! Asking the apiserver for a review: the seam, and the retries around it.
+//! Asking the apiserver for a review: the seam, the queue before it, and the retries around it.
+//!
+//! After a cut every client comes back at once, and each of its requests needs a review. Who would
+//! wait too long for one is told to come back later, with the apiserver's 429: a 500 would make
+//! clients list again what they only have to watch on.
 
 use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout};
+
+use crate::status::Status;
 
 /// One attempt and all its retries together, as the apiserver's webhooks.
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
@@ -14,8 +20,14 @@ const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 5;
 /// Before the first retry; grows by half each time.
 const BACKOFF: Duration = Duration::from_millis(500);
-/// Reviews in flight. Further ones wait, within their own timeout.
+/// Reviews in flight. Further ones wait.
 const IN_FLIGHT_MAX: usize = 256;
+/// Reviews that wait for others. Further ones are refused.
+const WAITING_MAX: usize = 4096;
+/// How long one waits for its turn before it is refused.
+const WAIT: Duration = Duration::from_secs(5);
+/// Seconds after which who was refused should come back: spread, so that not all do at once.
+const RETRY_AFTER: std::ops::RangeInclusive<u32> = 1..=8;
 
 /// Where reviews are created.
 pub(crate) trait Reviews: Send + Sync + 'static {
@@ -53,6 +65,9 @@ pub(crate) enum ReviewError {
     /// The time was up.
     #[error("no answer within {} s", REVIEW_TIMEOUT.as_secs())]
     Timeout,
+    /// Too many others were to be asked first: nobody was asked.
+    #[error("too many reviews are waiting")]
+    Busy,
 }
 
 impl ReviewError {
@@ -67,7 +82,7 @@ impl ReviewError {
             } if reason == "InternalError" => true,
             Self::Status { retry_after, .. } => retry_after.is_some(),
             Self::Transport(_) => true,
-            Self::Malformed(_) | Self::Timeout => false,
+            Self::Malformed(_) | Self::Timeout | Self::Busy => false,
         }
     }
 
@@ -77,10 +92,17 @@ impl ReviewError {
                 retry_after: Some(seconds),
                 ..
             } => Duration::from_secs(u64::from(*seconds)),
-            Self::Status { .. } | Self::Transport(_) | Self::Malformed(_) | Self::Timeout => {
-                Duration::ZERO
-            }
+            Self::Status { .. }
+            | Self::Transport(_)
+            | Self::Malformed(_)
+            | Self::Timeout
+            | Self::Busy => Duration::ZERO,
         }
+    }
+
+    /// What a caller is told whose review did not get its turn; `None` where it did.
+    pub(crate) fn refusal(&self) -> Option<Status> {
+        (*self == Self::Busy).then(|| Status::overloaded(fastrand::u32(RETRY_AFTER)))
     }
 }
 
@@ -88,6 +110,7 @@ impl ReviewError {
 pub(crate) struct Reviewer<R> {
     reviews: R,
     in_flight: Semaphore,
+    waiting: Semaphore,
 }
 
 impl<R: Reviews> Reviewer<R> {
@@ -96,32 +119,41 @@ impl<R: Reviews> Reviewer<R> {
         Self {
             reviews,
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            waiting: Semaphore::new(WAITING_MAX),
         }
     }
 
     /// Creates a review and reads its answer.
     ///
     /// # Errors
-    /// The last attempt's, or [`ReviewError::Timeout`].
+    /// The last attempt's, [`ReviewError::Timeout`], or [`ReviewError::Busy`] when it would have had
+    /// to wait too long for its turn.
     pub(crate) async fn create<T: DeserializeOwned>(
         &self,
         path: &'static str,
         body: Bytes,
     ) -> Result<T, ReviewError> {
+        let _turn = self.turn().await?;
         let answer = timeout(REVIEW_TIMEOUT, self.attempt(path, body))
             .await
             .map_err(|_| ReviewError::Timeout)??;
         serde_json::from_slice(&answer).map_err(|error| ReviewError::Malformed(error.to_string()))
     }
 
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, ReviewError> {
+        if let Ok(turn) = self.in_flight.try_acquire() {
+            return Ok(turn);
+        }
+        let waiting = self.waiting.try_acquire();
+        let _waiting = waiting.map_err(|_full| ReviewError::Busy)?;
+        let turn = timeout(WAIT, self.in_flight.acquire()).await;
+        let turn = turn.map_err(|_elapsed| ReviewError::Busy)?;
+        Ok(turn.expect("the semaphore is never closed"))
+    }
+
     /// The requests are boxed, so that only reviews in flight have room for one: after a storm tens
     /// of thousands wait here for their turn.
     async fn attempt(&self, path: &'static str, body: Bytes) -> Result<Bytes, ReviewError> {
-        let _place = self
-            .in_flight
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
         let mut backoff = BACKOFF;
         for _ in 1..ATTEMPTS {
             match Box::pin(self.reviews.create(path, body.clone())).await {
@@ -134,5 +166,55 @@ impl<R: Reviews> Reviewer<R> {
             }
         }
         Box::pin(self.reviews.create(path, body)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::StatusCode;
+    use tokio::{task::JoinSet, time::Instant};
+
+    use super::*;
+
+    struct Silent;
+
+    impl Reviews for Silent {
+        async fn create(&self, _: &'static str, _: Bytes) -> Result<Bytes, ReviewError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_would_wait_too_long_for_a_review_is_told_to_come_back() {
+        let reviewer = Arc::new(Reviewer::new(Silent));
+        let begun = Instant::now();
+        let mut asking = JoinSet::new();
+        for _ in 0..IN_FLIGHT_MAX + WAITING_MAX + 1 {
+            let reviewer = Arc::clone(&reviewer);
+            asking.spawn(async move {
+                let error = reviewer.create::<()>("/", Bytes::new()).await;
+                (error.expect_err("nobody answers"), begun.elapsed())
+            });
+        }
+        let mut ends = Vec::new();
+        while let Some(end) = asking.join_next().await {
+            ends.push(end.expect("no task panics"));
+        }
+        let refused_after = |time| {
+            let refused = ends.iter().filter(|end| **end == (ReviewError::Busy, time));
+            refused.count()
+        };
+        assert_eq!(refused_after(Duration::ZERO), 1, "one too many to wait");
+        assert_eq!(refused_after(WAIT), WAITING_MAX);
+        let timed_out = ends
+            .iter()
+            .filter(|end| **end == (ReviewError::Timeout, REVIEW_TIMEOUT));
+        assert_eq!(timed_out.count(), IN_FLIGHT_MAX);
+
+        let refusal = ReviewError::Busy.refusal().expect("it had no turn");
+        assert_eq!(refusal.code(), StatusCode::TOO_MANY_REQUESTS);
+        assert!(ReviewError::Timeout.refusal().is_none());
     }
 }
