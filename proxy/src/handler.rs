@@ -176,7 +176,8 @@ impl Handler {
             errors: &errors,
             deadline: begun + deadline.unwrap_or(live.limits.request_timeout),
         };
-        let answering = self.cached_answer(&asked, &identity);
+        // Boxed once: with and without a deadline this future would keep room for it three times.
+        let answering = Box::pin(self.cached_answer(&asked, &identity));
         let answer = match deadline {
             Some(deadline) => match tokio::time::timeout(deadline, answering).await {
                 Ok(answer) => answer,
@@ -227,7 +228,7 @@ impl Handler {
             ..
         } = asked;
         serve::screen(request.headers(), info)?;
-        let resource = self.caches.resource(&named(info)).await;
+        let resource = Box::pin(self.caches.resource(&named(info))).await;
         let resource = resource.map_err(Reason::Uncached)?;
         let read = match asked.read(&resource) {
             Err(Instead::Forward(reason)) => return Err(reason),
@@ -247,7 +248,8 @@ impl Handler {
             }
         };
         match read {
-            Ok(read) => self.permitted(asked, permit, &resource, read).await,
+            // Boxed, so that what waits for a review needs no room for what follows.
+            Ok(read) => Box::pin(self.permitted(asked, permit, &resource, read)).await,
             Err(status) => Ok(Answered::cached(local(*status, errors))),
         }
     }

@@ -23,9 +23,10 @@ const BACKOFF: Duration = Duration::from_millis(500);
 /// Reviews in flight. Further ones wait.
 const IN_FLIGHT_MAX: usize = 256;
 /// Reviews that wait for others. Further ones are refused.
-const WAITING_MAX: usize = 4096;
-/// How long one waits for its turn before it is refused.
-const WAIT: Duration = Duration::from_secs(5);
+const WAITING_MAX: usize = 100_000;
+/// How long one waits for its turn before it is refused: long, since to ask again costs more than to
+/// wait.
+const WAIT: Duration = Duration::from_secs(30);
 /// Seconds after which who was refused should come back: spread, so that not all do at once.
 const RETRY_AFTER: std::ops::RangeInclusive<u32> = 1..=8;
 
