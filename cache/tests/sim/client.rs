@@ -284,16 +284,16 @@ impl Client {
         false
     }
 
-    /// Whether it has seen everything its worker was told.
-    pub(crate) fn is_up_to_date(&self, (cached, history): (Cached<'_>, &History)) -> bool {
+    /// Whether it has seen everything its worker was told, and nothing from before its start.
+    pub(crate) fn is_up_to_date(&self, history: &History) -> bool {
         self.open.as_ref().is_some_and(|open| {
-            let seen = open.told.position.max(open.next).min(cached.position);
-            let expected = history.view(seen, self.wanted);
             let is_complete = open.initial.is_empty() && open.end_bookmark.is_none();
-            let is_ahead = cached.cache.resource_version().get() < open.start;
-            let at_start = || history.view(history.position(open.start), self.wanted);
-            let view = open.view.clone().unwrap_or_else(at_start);
-            is_complete && (is_ahead || view == expected)
+            let start = history.position(open.start);
+            let seen = open.told.position.max(open.next).max(start);
+            let expected = history.view(seen, self.wanted);
+            let view = open.view.clone();
+            let view = view.unwrap_or_else(|| history.view(start, self.wanted));
+            is_complete && view == expected
         })
     }
 }

@@ -367,7 +367,7 @@ impl Sim {
             let cached = self.cached(&cache, &world);
             loop {
                 client.read(usize::MAX, (cached, &world.history), &mut self.tally.met);
-                if client.is_up_to_date((cached, &world.history)) {
+                if client.is_up_to_date(&world.history) {
                     break;
                 }
                 if !client.is_open() {
