@@ -166,6 +166,9 @@ fn figure(plot: &Curves) -> String {
     if plot.log_x {
         layout = layout.with_log_x();
     }
+    if bars && series.len() > 2 {
+        layout = layout.with_x_tick_rotate(-20.0); // names of two servers do not fit side by side
+    }
     let svg = render_to_svg(parts, layout);
     let svg = svg
         .replace(INK, "currentColor")
