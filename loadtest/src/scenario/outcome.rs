@@ -286,7 +286,7 @@ impl Outcome {
     }
 }
 
-/// The verdict in one line, and its findings.
+/// The verdict in one line, and its findings. Of watches only where there were any.
 #[must_use]
 pub fn verdict(verdict: &Verdict) -> String {
     let word = if verdict.passed { "passed" } else { "FAILED" };
@@ -298,10 +298,15 @@ pub fn verdict(verdict: &Verdict) -> String {
         compared,
         ..
     } = verdict;
-    let mut text = format!(
-        "verdict: {word}: {} watches compared, {lost} lost, {doubled} doubled, {reordered} reordered, {errors} errors",
-        grouped(*compared as f64)
-    );
+    let mut text = format!("verdict: {word}: ");
+    if *compared > 0 {
+        let watches = grouped(*compared as f64);
+        let _ = write!(
+            text,
+            "{watches} watches compared, {lost} lost, {doubled} doubled, {reordered} reordered, "
+        );
+    }
+    let _ = write!(text, "{errors} errors");
     for finding in &verdict.findings {
         let _ = write!(text, "\n  {finding}");
     }
