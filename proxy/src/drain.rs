@@ -93,8 +93,21 @@ impl Drain {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.spawn_background_on(task, &self.home);
+    }
+
+    /// The same on another runtime.
+    pub(crate) fn spawn_background_on<F>(&self, task: F, runtime: &Handle)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let task = self.cut.clone().run_until_cancelled_owned(task);
-        drop(self.background.spawn_on(task, &self.home));
+        drop(self.background.spawn_on(task, runtime));
+    }
+
+    /// Where [`Self::spawn_background`] runs its tasks.
+    pub(crate) fn home(&self) -> &Handle {
+        &self.home
     }
 
     /// The number of tasks that run now, those for clients and those in the background.

@@ -12,13 +12,15 @@
 //!
 //! ```text
 //!  send ─► server: up, round robin; else due; else down
-//!            └► pool: Own | Asserted | Bare ─► lease: a free stream, or open another connection
+//!            └► pool: Own | Asserted | Bare ─► lease: a free stream, or open another connection,
+//!                     for forwarded requests both on the thread that asks
 //!                                                └► request, answer's head ─► body holds the lease
 //! ```
 
 mod attempt;
 mod credentials;
 mod dial;
+mod nearby;
 mod options;
 mod pool;
 mod refusal;
@@ -269,7 +271,7 @@ impl Upstream {
                 .iter()
                 .filter(|(standing, _)| *standing == Standing::Due)
             {
-                server.connections(pool).probe(identities.tls(pool));
+                server.probe(pool, identities.tls(pool));
             }
             standing
                 .iter_mut()

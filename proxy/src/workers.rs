@@ -1,9 +1,10 @@
 //! Where client connections run: one thread for each core, each with a runtime of its own.
 //!
 //! Owns: the worker threads, what each carries, and the choice of one for a new connection.
-//! Refuses: everything that is not a client connection. Caches, connections to apiservers, files
-//! and the admin listener stay on the runtime the proxy was started on: an ingest that takes a core
-//! must not stop a share of the clients.
+//! Refuses: everything that is not for one client. Caches, the proxy's own connections to
+//! apiservers, files and the admin listener stay on the runtime the proxy was started on: an ingest
+//! that takes a core must not stop a share of the clients. The connections that forwarded requests
+//! go on are run by the worker of the client (`upstream/nearby.rs`).
 //! Invariant: a connection never leaves its worker, so its streams, its timers and its socket wake
 //! it without another thread. A panic ends one connection; one of the dispatch itself ends the
 //! worker, whose clients then find another. Threads end with their [`Threads`].

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, Uri, Version, header, request::Parts};
 use hyper::client::conn::TrySendError;
+use tokio::sync::Semaphore;
 
 use crate::{body::Body, drain::Drain, metrics::Metrics};
 
@@ -15,6 +16,7 @@ use super::{
     Pool, ResponseBody, UpstreamError, UpstreamOptions,
     credentials::{Identities, Tls},
     dial::Dialer,
+    nearby::Nearby,
     pool::{Connections, Lease, NoConnection},
     server::{Address, Availability},
 };
@@ -23,9 +25,11 @@ use super::{
 pub(super) struct Server {
     pub(super) dialer: Dialer,
     pub(super) availability: Arc<Availability>,
+    /// Connections at once with one identity.
+    limit: usize,
     own: Arc<Connections>,
-    asserted: Arc<Connections>,
-    bare: Arc<Connections>,
+    asserted: Nearby,
+    bare: Nearby,
 }
 
 /// What became of one attempt.
@@ -53,29 +57,41 @@ impl Server {
             keep_alive: (options.keep_alive_interval, options.keep_alive_timeout),
         };
         let availability = Arc::new(Availability::default());
+        let limit = options.connections_per_pool;
         let connections = |pool| {
-            Connections::new(
-                pool,
-                dialer.clone(),
-                options.connections_per_pool,
-                Arc::clone(&availability),
-                (drain.clone(), metrics.upstream_connections.clone()),
-            )
+            let (dialer, availability) = (dialer.clone(), Arc::clone(&availability));
+            let owners = (drain.clone(), metrics.upstream_connections.clone());
+            let places = Arc::new(Semaphore::new(limit));
+            move |runtime| {
+                let (dialer, availability) = (dialer.clone(), Arc::clone(&availability));
+                let run = (runtime, Arc::clone(&places));
+                Connections::new(pool, dialer, availability, owners.clone(), run)
+            }
         };
         Self {
-            own: connections(Pool::Own),
-            asserted: connections(Pool::Asserted),
-            bare: connections(Pool::Bare),
+            limit,
+            own: connections(Pool::Own)(drain.home().clone()),
+            asserted: Nearby::new(connections(Pool::Asserted)),
+            bare: Nearby::new(connections(Pool::Bare)),
             dialer,
             availability,
         }
     }
 
-    pub(super) fn connections(&self, pool: Pool) -> &Arc<Connections> {
+    /// Opens a connection in the background, unless one is being opened.
+    pub(super) fn probe(&self, pool: Pool, tls: &Tls) {
         match pool {
-            Pool::Own => &self.own,
-            Pool::Asserted => &self.asserted,
-            Pool::Bare => &self.bare,
+            Pool::Own => self.own.probe(tls),
+            Pool::Asserted => self.asserted.here().probe(tls),
+            Pool::Bare => self.bare.here().probe(tls),
+        }
+    }
+
+    async fn lease(&self, pool: Pool, tls: &Tls) -> Result<Lease, NoConnection> {
+        match pool {
+            Pool::Own => self.own.lease(tls).await,
+            Pool::Asserted => self.asserted.lease(tls).await,
+            Pool::Bare => self.bare.lease(tls).await,
         }
     }
 
@@ -87,9 +103,9 @@ impl Server {
         body: Body,
     ) -> Attempt {
         let tls: &Tls = identities.tls(pool);
-        let mut lease: Lease = match self.connections(pool).lease(tls).await {
+        let mut lease: Lease = match self.lease(pool, tls).await {
             Ok(lease) => lease,
-            Err(reason) => return Attempt::NotSent(self.no_connection(pool, reason), body),
+            Err(reason) => return Attempt::NotSent(self.no_connection(reason), body),
         };
         let request = self.address_to(parts, body, identities.token(pool), lease.is_http2());
         match lease.send(request).await {
@@ -128,12 +144,12 @@ impl Server {
         }
     }
 
-    fn no_connection(&self, pool: Pool, reason: NoConnection) -> UpstreamError {
+    fn no_connection(&self, reason: NoConnection) -> UpstreamError {
         match reason {
             NoConnection::Unreachable(reason) => UpstreamError::Unreachable(reason),
             NoConnection::Full => UpstreamError::Full {
                 server: self.dialer.address.authority.to_string(),
-                connections: self.connections(pool).limit(),
+                connections: self.limit,
             },
         }
     }

@@ -1,10 +1,11 @@
-//! The connections to one server with one identity.
+//! The connections to one server with one identity, run by one runtime.
 //!
 //! Owns: which connection the next request goes on, and when another one is opened.
 //! Refuses: queues. A request never waits behind a full connection; it waits only for one that is
 //! being opened, for at most the connect timeout, and when no more may be opened it fails at once.
 //! Invariant: `in_use` of a connection counts its leases, changed only under the pool's lock or by
-//! a lease that ends; it never exceeds what the server allowed when the lease was given. Opening
+//! a lease that ends; it never exceeds what the server allowed when the lease was given. A
+//! connection holds a place from before it is opened until its task has ended. Opening
 //! runs in a task of its own, so a client that goes away does not take the connection of others
 //! with it.
 
@@ -23,7 +24,10 @@ use hyper::{
 };
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::Notify;
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+};
 
 use crate::{body::Body, drain::Drain};
 
@@ -44,7 +48,8 @@ const EXPECTED_STREAMS: usize = 100;
 pub(super) struct Connections {
     pool: Pool,
     dialer: Dialer,
-    limit: usize,
+    places: Arc<Semaphore>,
+    runtime: Handle,
     availability: Arc<Availability>,
     drain: Drain,
     gauge: Gauge,
@@ -56,8 +61,6 @@ pub(super) struct Connections {
 struct State {
     http2: Vec<Arc<Http2>>,
     idle_http1: Vec<Http1>,
-    /// Connections whose task runs.
-    open: usize,
     /// Connections being opened.
     opening: usize,
     /// Requests that wait for one.
@@ -102,17 +105,19 @@ enum On {
 }
 
 impl Connections {
+    /// None yet; their tasks run on `runtime`, each in one of `places`.
     pub(super) fn new(
         pool: Pool,
         dialer: Dialer,
-        limit: usize,
         availability: Arc<Availability>,
         (drain, gauge): (Drain, Gauge),
+        (runtime, places): (Handle, Arc<Semaphore>),
     ) -> Arc<Self> {
         Arc::new(Self {
             pool,
             dialer,
-            limit,
+            places,
+            runtime,
             availability,
             drain,
             gauge,
@@ -121,9 +126,13 @@ impl Connections {
         })
     }
 
-    /// Connections at once.
-    pub(super) fn limit(&self) -> usize {
-        self.limit
+    /// A place on a connection made with `tls` that is open already.
+    pub(super) fn lease_open(self: &Arc<Self>, tls: &Tls) -> Option<Lease> {
+        let on = self.state.lock().take(tls.fingerprint)?;
+        Some(Lease {
+            connections: Arc::clone(self),
+            on,
+        })
     }
 
     /// A place on a connection made with `tls`.
@@ -157,11 +166,11 @@ impl Connections {
                     drop(state);
                     return Err(NoConnection::Unreachable(reason));
                 }
-                let step = state.next_step(self.limit);
+                let step = state.next_step(&self.places);
                 drop(state); // a task that cannot be started reports so, which takes the lock
                 match step {
                     NextStep::Wait => {}
-                    NextStep::Open => self.start_opening(tls),
+                    NextStep::Open(place) => self.start_opening(place, tls),
                     NextStep::Full => return Err(NoConnection::Full),
                 }
             }
@@ -172,21 +181,23 @@ impl Connections {
     /// Opens a connection in the background, unless one is being opened.
     pub(super) fn probe(self: &Arc<Self>, tls: &Tls) {
         let mut state = self.state.lock();
-        let idle = state.opening == 0;
-        state.opening += usize::from(idle);
-        drop(state);
-        if idle {
-            self.start_opening(tls);
+        if state.opening == 0
+            && let Ok(place) = Arc::clone(&self.places).try_acquire_owned()
+        {
+            state.opening = 1;
+            drop(state);
+            self.start_opening(place, tls);
         }
     }
 
     /// Opens a connection that is counted as being opened.
-    fn start_opening(self: &Arc<Self>, tls: &Tls) {
+    fn start_opening(self: &Arc<Self>, place: OwnedSemaphorePermit, tls: &Tls) {
         let opening = Opening {
             connections: Arc::clone(self),
-            settled: false,
+            place: Some(place),
         };
-        self.drain.spawn_background(opening.run(tls.clone()));
+        let opening = opening.run(tls.clone());
+        self.drain.spawn_background_on(opening, &self.runtime);
     }
 }
 
@@ -195,7 +206,7 @@ enum NextStep {
     /// Wait for one that is being opened.
     Wait,
     /// Open another, which is counted already, and wait.
-    Open,
+    Open(OwnedSemaphorePermit),
     /// Give up.
     Full,
 }
@@ -219,14 +230,14 @@ impl State {
     }
 
     /// Sees to it that those who wait can expect a connection.
-    fn next_step(&mut self, limit: usize) -> NextStep {
+    fn next_step(&mut self, places: &Arc<Semaphore>) -> NextStep {
         let each = if self.http1_only { 1 } else { EXPECTED_STREAMS };
         if self.waiting <= self.opening * each {
             return NextStep::Wait;
         }
-        if self.open + self.opening < limit {
+        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
             self.opening += 1;
-            return NextStep::Open;
+            return NextStep::Open(place);
         }
         if self.opening > 0 {
             NextStep::Wait
@@ -248,10 +259,11 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A connection being opened; settled once it is open or has failed.
+/// A connection being opened.
 struct Opening {
     connections: Arc<Connections>,
-    settled: bool,
+    /// `None` once it is open or has failed.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Opening {
@@ -270,14 +282,13 @@ impl Opening {
             Ok(Opened::Http2(opened)) => self.run_http2(*opened, tls.fingerprint).await,
             Ok(Opened::Http1(opened)) => {
                 let (sender, connection) = *opened;
-                self.opened(|state| {
+                let _open = self.opened(|state| {
                     state.http1_only = true;
                     state.idle_http1.push(Http1 {
                         sender,
                         fingerprint: tls.fingerprint,
                     });
                 });
-                let _open = Open(connections);
                 drop(connection.await);
             }
         }
@@ -290,37 +301,37 @@ impl Opening {
             in_use: AtomicUsize::new(0),
             fingerprint,
         });
-        self.opened(|state| {
+        let _open = self.opened(|state| {
             state.http1_only = false;
             state.http2.push(http2);
         });
-        let _open = Open(Arc::clone(&self.connections));
         opened.run().await;
     }
 
-    fn opened(&mut self, add: impl FnOnce(&mut State)) {
+    fn opened(&mut self, add: impl FnOnce(&mut State)) -> Open {
         self.connections.availability.worked();
         self.connections.gauge.inc();
-        self.settle(|state| {
-            state.open += 1;
-            add(state);
-        });
+        Open {
+            _place: self.settle(add),
+            connections: Arc::clone(&self.connections),
+        }
     }
 
-    fn settle(&mut self, change: impl FnOnce(&mut State)) {
-        self.settled = true;
+    fn settle(&mut self, change: impl FnOnce(&mut State)) -> Option<OwnedSemaphorePermit> {
+        let place = self.place.take();
         let mut state = self.connections.state.lock();
         state.opening -= 1;
         change(&mut state);
         drop(state);
         self.connections.changed.notify_waiters();
+        place
     }
 }
 
 impl Drop for Opening {
     /// Those who wait must not wait for a task that was cut.
     fn drop(&mut self) {
-        if !self.settled {
+        if self.place.is_some() {
             self.settle(|state| {
                 state.failures += 1;
                 state.last_failure = "the proxy is shutting down".to_owned();
@@ -330,13 +341,15 @@ impl Drop for Opening {
 }
 
 /// An open connection, for as long as its task runs.
-struct Open(Arc<Connections>);
+struct Open {
+    connections: Arc<Connections>,
+    _place: Option<OwnedSemaphorePermit>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.gauge.dec();
-        let mut state = self.0.state.lock();
-        state.open -= 1;
+        self.connections.gauge.dec();
+        let mut state = self.connections.state.lock();
         state.http2.retain(|it| !it.sender.is_closed());
         state.idle_http1.retain(|it| !it.sender.is_closed());
     }

@@ -333,6 +333,41 @@ async fn when_no_connection_may_be_opened_a_request_fails_at_once_and_a_dropped_
 }
 
 #[tokio::test]
+async fn a_thread_that_forwards_has_its_own_connections_or_a_place_on_those_of_others() {
+    let setting = Setting::new();
+    for (pool, places, connections) in [
+        (Pool::Asserted, 8, 2),
+        (Pool::Bare, 8, 2),
+        (Pool::Bare, 1, 1),
+        (Pool::Own, 8, 1),
+    ] {
+        let server = setting.server(Speech::default(), answer).await;
+        let options = UpstreamOptions {
+            connections_per_pool: places,
+            ..setting.options(vec![server.url()])
+        };
+        let upstream = setting.upstream_with(&options);
+        let here = upstream.send(pool, get("/")).await;
+        assert_eq!(text(here.expect("an answer")).await, "0");
+        let elsewhere = tokio::task::spawn_blocking(move || {
+            let mut thread = tokio::runtime::Builder::new_current_thread();
+            let thread = thread.enable_all().build().expect("a runtime");
+            thread.block_on(async {
+                let answer = upstream.send(pool, get("/")).await;
+                text(answer.expect("an answer")).await
+            })
+        });
+        let elsewhere = tokio::time::timeout(PATIENCE, elsewhere).await;
+        let elsewhere = elsewhere.expect("in time").expect("no panic");
+        assert_eq!(
+            (elsewhere, server.opened()),
+            ((connections - 1).to_string(), connections),
+            "{pool:?}, {places} places"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_only_speaks_http1_gets_a_connection_per_request_in_flight_and_keeps_it() {
     let setting = Setting::new();
     let server = setting
