@@ -23,6 +23,8 @@ use std::sync::Arc;
 use http::HeaderMap;
 use watershed_config::Authentication;
 
+use self::certificate::Named;
+pub(crate) use self::certificate::Subject;
 pub(crate) use self::review::{ReviewError, Reviewer, Reviews};
 use self::token::{Bearer, TokenReviews};
 use crate::status::Status;
@@ -147,7 +149,8 @@ impl<R: Reviews> Authenticator<R> {
         }
     }
 
-    /// Identifies the caller. `settings` may change between calls; the TTL applies to reviews made
+    /// Identifies the caller by what its connection's certificate proves now and whom it names.
+    /// `settings` may change between calls; the TTL applies to reviews made
     /// from then on.
     ///
     /// # Errors
@@ -155,11 +158,11 @@ impl<R: Reviews> Authenticator<R> {
     pub(crate) async fn authenticate(
         &self,
         headers: &HeaderMap,
-        certificate: &ClientCertificate,
+        (certificate, subject): (&ClientCertificate, &Subject),
         settings: &Authentication,
     ) -> Result<Identity, AuthnError> {
         let named = if settings.client_certificate {
-            certificate::user(certificate)
+            subject.user(certificate)
         } else {
             Ok(None)
         };
@@ -169,7 +172,7 @@ impl<R: Reviews> Authenticator<R> {
     /// The same, once it is known whom the certificate names.
     async fn identify(
         &self,
-        named: Result<Option<UserInfo>, AuthnError>,
+        named: Named,
         headers: &HeaderMap,
         settings: &Authentication,
     ) -> Result<Identity, AuthnError> {
@@ -177,7 +180,6 @@ impl<R: Reviews> Authenticator<R> {
         let warning = bearer.warning();
         let mut failure = match named {
             Ok(Some(user)) => {
-                let user = Arc::new(user.authenticated());
                 return Ok(Identity {
                     user,
                     credential: Credential::Certificate,

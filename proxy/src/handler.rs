@@ -153,9 +153,11 @@ impl Handler {
             Err(status) => return Answered::refused(status, &errors),
         };
         let certificate = connection.certificate();
-        let identified =
-            self.authenticator
-                .authenticate(request.headers(), &certificate, &live.authentication);
+        let identified = self.authenticator.authenticate(
+            request.headers(),
+            (&certificate, &connection.subject),
+            &live.authentication,
+        );
         let identity = match identified.await {
             Ok(identity) => identity,
             Err(error) => {

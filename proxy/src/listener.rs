@@ -39,6 +39,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    authn::Subject,
     body::Body,
     connection::{self, Socket},
     drain::Drain,
@@ -101,6 +102,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) peer: SocketAddr,
     /// The protocol ALPN chose.
     pub(crate) protocol: Protocol,
+    /// Whom the client's certificate names.
+    pub(crate) subject: Subject,
     credential: Credential,
     tls: ServerTls,
     requests: AtomicU64,
@@ -269,6 +272,7 @@ impl ListenerOptions {
         let info = Arc::new(ConnectionInfo {
             peer,
             protocol,
+            subject: Subject::default(),
             credential: Credential::new(stream.peer_certificates()),
             tls: self.tls.clone(),
             requests: AtomicU64::new(0),

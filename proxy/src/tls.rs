@@ -40,7 +40,7 @@ use self::{
 
 pub(crate) use self::{
     stream::TlsStream,
-    verify::{ClientCertificate, Credential},
+    verify::{ClientCertificate, Credential, Leaf},
 };
 
 /// Where the listener's certificates are.

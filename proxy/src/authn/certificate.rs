@@ -1,32 +1,58 @@
 //! The user a client certificate names, as the apiserver's `request/x509` (1.36).
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    sync::{Arc, OnceLock},
+};
 
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
 
 use super::{AuthnError, UserInfo};
-use crate::tls::ClientCertificate;
+use crate::tls::{ClientCertificate, Leaf};
 
 const COMMON_NAME: &str = "2.5.4.3";
 const ORGANIZATION: &str = "2.5.4.10";
 const USER_UID: &str = "1.3.6.1.4.1.57683.2";
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
-/// The user; `None` without a certificate or with an empty common name.
-///
-/// # Errors
-/// When the certificate must not be believed or cannot be read.
-pub(super) fn user(certificate: &ClientCertificate) -> Result<Option<UserInfo>, AuthnError> {
-    match certificate {
-        ClientCertificate::None => Ok(None),
-        ClientCertificate::Invalid(reason) => Err(AuthnError::Rejected(reason.to_string())),
-        ClientCertificate::Valid(leaf) => parse(leaf),
+/// Whom a certificate names; `None` with an empty common name.
+pub(super) type Named = Result<Option<Arc<UserInfo>>, AuthnError>;
+
+/// Whom the certificate of one connection names, read when it is first asked for. It says nothing
+/// about whether the certificate is to be believed: that is judged for every request.
+#[derive(Debug, Default)]
+pub(crate) struct Subject(OnceLock<(Leaf, Named)>);
+
+impl Subject {
+    /// The user; `None` without a certificate or with an empty common name.
+    ///
+    /// # Errors
+    /// When the certificate must not be believed or cannot be read.
+    pub(super) fn user(&self, certificate: &ClientCertificate) -> Named {
+        match certificate {
+            ClientCertificate::None => Ok(None),
+            ClientCertificate::Invalid(reason) => Err(AuthnError::Rejected(reason.to_string())),
+            ClientCertificate::Valid(leaf) => {
+                let (read, named) = self.0.get_or_init(|| (leaf.clone(), name(leaf)));
+                if read.is(leaf) {
+                    named.clone()
+                } else {
+                    name(leaf)
+                }
+            }
+        }
     }
 }
 
+/// Whom this certificate names.
+pub(super) fn name(leaf: &Leaf) -> Named {
+    let user = parse(leaf)?;
+    Ok(user.map(|user| Arc::new(user.authenticated())))
+}
+
 /// The user a leaf certificate in DER names.
-pub(super) fn parse(der: &[u8]) -> Result<Option<UserInfo>, AuthnError> {
+fn parse(der: &[u8]) -> Result<Option<UserInfo>, AuthnError> {
     let reject = |reason: &str| AuthnError::Rejected(reason.to_owned());
     let (_, certificate) = X509Certificate::from_der(der)
         .map_err(|error| reject(&format!("cannot read the client certificate: {error}")))?;

@@ -8,6 +8,7 @@ use watershed_config::TokenReview;
 
 use super::scripted::Scripted;
 use super::*;
+use crate::tls::Leaf;
 
 fn settings(anonymous: bool) -> Authentication {
     Authentication {
@@ -32,13 +33,15 @@ fn headers(authorization: Option<&str>) -> HeaderMap {
     headers
 }
 
-type Named = Result<Option<UserInfo>, AuthnError>;
-
 const UID_TYPE: &[u64] = &[1, 3, 6, 1, 4, 1, 57683, 2];
 const SECOND_ORGANIZATION: &[u64] = &[2, 5, 4, 10];
 
 /// Whom a certificate with this subject names.
 fn named(names: &[(DnType, &str)]) -> Named {
+    certificate::name(&leaf(names))
+}
+
+fn leaf(names: &[(DnType, &str)]) -> Leaf {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -47,7 +50,7 @@ fn named(names: &[(DnType, &str)]) -> Named {
         params.distinguished_name.push(kind.clone(), value);
     }
     let certificate = params.self_signed(&key).unwrap();
-    certificate::parse(certificate.der())
+    Leaf::of(certificate.der().clone())
 }
 
 fn alice() -> Named {
@@ -110,6 +113,31 @@ async fn a_certificate_names_user_groups_uid_and_credential() {
 }
 
 #[tokio::test]
+async fn what_was_read_of_one_certificate_is_never_said_of_another() {
+    let authenticator = authenticator(&Scripted::default());
+    let (subject, settings) = (Subject::default(), settings(false));
+    let who = async |certificate: &ClientCertificate| {
+        let identity = authenticator
+            .authenticate(&headers(None), (certificate, &subject), &settings)
+            .await;
+        identity.map(|it| it.user.name.clone())
+    };
+    let [alice, bob] = ["alice", "bob"].map(|name| leaf(&[(DnType::CommonName, name)]));
+    for _ in 0..2 {
+        let alice = ClientCertificate::Valid(alice.clone());
+        assert_eq!(who(&alice).await.unwrap(), "alice");
+        let bob = ClientCertificate::Valid(bob.clone());
+        assert_eq!(who(&bob).await.unwrap(), "bob");
+    }
+    for unproven in [
+        ClientCertificate::None,
+        ClientCertificate::Invalid("expired".into()),
+    ] {
+        assert!(who(&unproven).await.is_err(), "{unproven:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_empty_common_name_is_nobody_and_an_empty_uid_is_refused() {
     let nobody = named(&[(DnType::OrganizationName, "system:masters")]);
     let empty = named(&[(DnType::CommonName, ""), (DnType::OrganizationName, "dev")]);
@@ -164,14 +192,14 @@ async fn without_credentials_the_caller_is_anonymous_only_where_allowed() {
         let headers = headers(authorization);
         let none = ClientCertificate::None;
         let identity = authenticator
-            .authenticate(&headers, &none, &settings(true))
+            .authenticate(&headers, (&none, &Subject::default()), &settings(true))
             .await
             .unwrap();
         assert_eq!(identity.user.name, "system:anonymous", "{authorization:?}");
         assert_eq!(identity.user.groups, ["system:unauthenticated"]);
         assert_eq!(identity.warning.is_some(), warns, "{authorization:?}");
         let refused = authenticator
-            .authenticate(&headers, &none, &settings(false))
+            .authenticate(&headers, (&none, &Subject::default()), &settings(false))
             .await;
         assert!(
             matches!(refused, Err(AuthnError::Missing)),
@@ -201,15 +229,23 @@ async fn a_bad_certificate_is_never_anonymous_but_a_good_token_helps() {
     let authenticator = authenticator(&script);
     let settings = settings(true);
     let refused = authenticator
-        .authenticate(&headers(None), &bad, &settings)
+        .authenticate(&headers(None), (&bad, &Subject::default()), &settings)
         .await;
     assert!(matches!(refused, Err(AuthnError::Rejected(_))));
     let both = authenticator
-        .authenticate(&headers(Some("Bearer bad")), &bad, &settings)
+        .authenticate(
+            &headers(Some("Bearer bad")),
+            (&bad, &Subject::default()),
+            &settings,
+        )
         .await;
     assert_eq!(both.unwrap_err().status().code(), 401);
     let token = authenticator
-        .authenticate(&headers(Some("Bearer good")), &bad, &settings)
+        .authenticate(
+            &headers(Some("Bearer good")),
+            (&bad, &Subject::default()),
+            &settings,
+        )
         .await;
     assert_eq!(token.unwrap().credential, Credential::Bearer);
 }
@@ -222,7 +258,7 @@ async fn certificates_are_ignored_where_the_configuration_says_so() {
         ..settings(false)
     };
     let refused = authenticator(&Scripted::default())
-        .authenticate(&headers(None), &invalid, &settings)
+        .authenticate(&headers(None), (&invalid, &Subject::default()), &settings)
         .await;
     assert!(matches!(refused, Err(AuthnError::Missing)));
 }
@@ -233,7 +269,7 @@ async fn a_token_becomes_the_user_the_review_names() {
     let identity = authenticator(&script)
         .authenticate(
             &headers(Some(" bEaReR t.o.k ignored ")),
-            &ClientCertificate::None,
+            (&ClientCertificate::None, &Subject::default()),
             &settings(true),
         )
         .await
@@ -265,7 +301,7 @@ async fn a_token_for_another_audience_is_refused() {
     let refused = authenticator(&script)
         .authenticate(
             &headers(Some("Bearer t")),
-            &ClientCertificate::None,
+            (&ClientCertificate::None, &Subject::default()),
             &settings,
         )
         .await;
@@ -280,7 +316,11 @@ async fn a_token_for_another_audience_is_refused() {
 async fn ask(authenticator: &Authenticator<Scripted>) -> Result<Identity, AuthnError> {
     let headers = headers(Some("Bearer t"));
     authenticator
-        .authenticate(&headers, &ClientCertificate::None, &settings(true))
+        .authenticate(
+            &headers,
+            (&ClientCertificate::None, &Subject::default()),
+            &settings(true),
+        )
         .await
 }
 
@@ -327,13 +367,13 @@ async fn without_a_ttl_every_request_is_reviewed() {
     let none = ClientCertificate::None;
     assert!(
         authenticator
-            .authenticate(&headers, &none, &settings)
+            .authenticate(&headers, (&none, &Subject::default()), &settings)
             .await
             .is_ok()
     );
     assert!(
         authenticator
-            .authenticate(&headers, &none, &settings)
+            .authenticate(&headers, (&none, &Subject::default()), &settings)
             .await
             .is_err()
     );
@@ -421,7 +461,7 @@ async fn a_review_that_does_not_come_ends_at_the_timeout() {
     let failed = authenticator
         .authenticate(
             &headers(Some("Bearer t")),
-            &ClientCertificate::None,
+            (&ClientCertificate::None, &Subject::default()),
             &settings(true),
         )
         .await;
@@ -473,6 +513,10 @@ async fn websocket(script: &Scripted, protocols: &str) -> Result<Identity, Authn
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocols.parse().unwrap());
     authenticator(script)
-        .authenticate(&headers, &ClientCertificate::None, &settings(true))
+        .authenticate(
+            &headers,
+            (&ClientCertificate::None, &Subject::default()),
+            &settings(true),
+        )
         .await
 }

@@ -30,6 +30,19 @@ type Chain = Arc<[CertificateDer<'static>]>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leaf(Chain);
 
+impl Leaf {
+    /// A chain of one certificate.
+    #[cfg(test)]
+    pub(crate) fn of(certificate: CertificateDer<'static>) -> Self {
+        Self([certificate].into())
+    }
+
+    /// Whether both are what one connection presented, and not only equal to it.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl std::ops::Deref for Leaf {
     type Target = [u8];
 
