@@ -152,6 +152,14 @@ impl Caches {
     /// The cache that may answer for `key`, opened if it has to be.
     pub(crate) async fn find(&self, key: &CacheKey) -> Result<Cached, Uncached> {
         let open = self.shared.open.lock().get(key).cloned();
+        match open {
+            Some(cached) if cached.cache.is_ready() => Ok(cached),
+            // Boxed: most requests find a ready cache and need no room to wait for one.
+            open => Box::pin(self.wait_for(key, open)).await,
+        }
+    }
+
+    async fn wait_for(&self, key: &CacheKey, open: Option<Cached>) -> Result<Cached, Uncached> {
         let cached = match open {
             Some(cached) => cached,
             None => self.open(key).await?,
@@ -194,7 +202,7 @@ impl Caches {
         if let Some(known) = self.shared.ready_resource(gvr) {
             return Ok(known);
         }
-        match self.shared.discovery.resource(gvr).await {
+        match Box::pin(self.shared.discovery.resource(gvr)).await {
             Ok(discovered) => Ok(Arc::new(discovered.resource.clone())),
             Err(_) => Err(Uncached::Ineligible),
         }

@@ -230,7 +230,8 @@ impl Handler {
             ..
         } = asked;
         serve::screen(request.headers(), info)?;
-        let resource = Box::pin(self.caches.resource(&named(info))).await;
+        let named = named(info);
+        let resource = self.caches.resource(&named).await;
         let resource = resource.map_err(Reason::Uncached)?;
         let read = match asked.read(&resource) {
             Err(Instead::Forward(reason)) => return Err(reason),
@@ -251,7 +252,7 @@ impl Handler {
         };
         match read {
             // Boxed, so that what waits for a review needs no room for what follows.
-            Ok(read) => Box::pin(self.permitted(asked, permit, &resource, read)).await,
+            Ok(read) => Box::pin(self.permitted(asked, permit, (&resource, named), read)).await,
             Err(status) => Ok(Answered::cached(local(*status, errors))),
         }
     }
@@ -261,7 +262,7 @@ impl Handler {
         &self,
         asked: &Asked<'_>,
         permit: Permit,
-        resource: &Resource,
+        (resource, gvr): (&Resource, GroupVersionResource),
         (representation, mut read): (Representation, Read),
     ) -> Result<Answered, Reason> {
         let Asked {
@@ -273,14 +274,15 @@ impl Handler {
         } = asked;
         debug_assert!(permit.covers(info), "a permit is for one request");
         let key = CacheKey {
-            gvr: named(info),
+            gvr,
             encoding: representation.held(resource),
         };
         let encoding = representation.form.encoding;
         let cached = match self.caches.find(&key).await {
             Ok(cached) => cached,
             Err(Uncached::NotReady) => {
-                return self.unready(asked, permit, (&key, encoding, &read)).await;
+                let unready = self.unready(asked, permit, (&key, encoding, &read));
+                return Box::pin(unready).await;
             }
             Err(why) => return Err(Reason::Uncached(why)),
         };
@@ -309,12 +311,12 @@ impl Handler {
         match answerer.answer(&permit, read.clone()).await {
             Ok(response) => Ok(Answered::cached(response)),
             Err(Reason::Uncached(Uncached::NotReady)) => {
-                self.unready(asked, permit, (&key, encoding, &read)).await
+                Box::pin(self.unready(asked, permit, (&key, encoding, &read))).await
             }
             Err(reason) => {
                 let shared = SharedKey::new(request, encoding, info.verb == Verb::List);
                 let lowest = read.lowest(&cached.cache);
-                self.share(asked, permit, (shared, lowest), reason).await
+                Box::pin(self.share(asked, permit, (shared, lowest), reason)).await
             }
         }
     }

@@ -91,6 +91,17 @@ where
         self.answers.run_pending_tasks().await;
     }
 
+    /// The answer for `key`, if it is remembered. Needs little room, where [`Self::answer`] needs
+    /// that of the fetch several times over.
+    pub(crate) async fn remembered(&self, key: &K) -> Option<Arc<Answer<V>>> {
+        let answer = self.answers.get(key).await?;
+        if answer.expires_at > Instant::now() {
+            return Some(answer);
+        }
+        Box::pin(self.answers.invalidate(key)).await;
+        None
+    }
+
     /// The answer for `key`: remembered, or fetched once for everybody who asks meanwhile.
     ///
     /// # Errors
@@ -104,11 +115,8 @@ where
         E: Send + Sync + 'static,
         F: Future<Output = Result<Fetched<V>, E>>,
     {
-        if let Some(answer) = self.answers.get(&key).await {
-            if answer.expires_at > Instant::now() {
-                return Ok((answer, Origin::Memory));
-            }
-            self.answers.invalidate(&key).await;
+        if let Some(answer) = self.remembered(&key).await {
+            return Ok((answer, Origin::Memory));
         }
         let mut origin = Origin::Memory;
         let fetch = async {

@@ -155,15 +155,19 @@ impl<R: Reviews> TokenReviews<R> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(AuthnError::Rejected("the token is too long".to_owned()));
         }
-        let fetch = self.review(token, settings);
         let answer = if settings.cache_ttl.is_zero() {
-            fetch_now(fetch).await.map_err(Arc::new)
+            let fetch = Box::pin(fetch_now(self.review(token, settings)));
+            fetch.await.map_err(Arc::new)
         } else {
             let key = self.key.hash(token, &settings.audiences);
-            self.memory
-                .answer(key, fetch)
-                .await
-                .map(|(answer, _)| answer)
+            match self.memory.remembered(&key).await {
+                Some(answer) => Ok(answer),
+                None => {
+                    // Boxed: most tokens are remembered and need no room for a review.
+                    let answer = Box::pin(self.memory.answer(key, self.review(token, settings)));
+                    answer.await.map(|(answer, _)| answer)
+                }
+            }
         };
         match &answer.map_err(AuthnError::Review)?.value {
             Review::User(user) => Ok(Arc::clone(user)),

@@ -67,18 +67,25 @@ impl<R: Reviews> AccessReviews<R> {
         settings: &Authorization,
     ) -> Result<(Arc<Answer<Verdict>>, Origin), Arc<ReviewError>> {
         let body = request(attributes);
+        let forgetful = settings.allow_ttl.is_zero() && settings.deny_ttl.is_zero();
+        if !forgetful && let Some(answer) = self.memory.remembered(&body).await {
+            return Ok((answer, Origin::Memory));
+        }
         let deny_ttl = if attributes.user.is_node() {
             settings.deny_ttl.min(NODE_REFUSAL_TTL_MAX)
         } else {
             settings.deny_ttl
         };
-        let fetch = self.review(body.clone(), settings.allow_ttl, deny_ttl);
-        let forgetful = settings.allow_ttl.is_zero() && settings.deny_ttl.is_zero();
-        if forgetful || body.len() >= REVIEW_BYTES_MAX {
-            let answer = fetch_now(fetch).await.map_err(Arc::new)?;
-            return Ok((answer, Origin::Fetch));
-        }
-        self.memory.answer(body, fetch).await
+        // Boxed: most accesses are remembered and need no room for a review.
+        let reviewing = Box::pin(async {
+            let fetch = self.review(body.clone(), settings.allow_ttl, deny_ttl);
+            if forgetful || body.len() >= REVIEW_BYTES_MAX {
+                let answer = fetch_now(fetch).await.map_err(Arc::new)?;
+                return Ok((answer, Origin::Fetch));
+            }
+            self.memory.answer(body, fetch).await
+        });
+        reviewing.await
     }
 
     async fn review(

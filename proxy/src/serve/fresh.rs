@@ -51,6 +51,20 @@ impl Freshness {
         patience: Duration,
     ) -> Result<Snapshot, Stale> {
         match self {
+            Self::Any => cache.snapshot().map_err(Stale::from),
+            Self::AtLeast(version) if cache.resource_version() >= version => {
+                cache.snapshot().map_err(Stale::from)
+            }
+            // Boxed: most states are there and nobody needs room to wait for them.
+            Self::AtLeast(_) | Self::Consistent | Self::Exactly(_) | Self::Stored(_) => {
+                Box::pin(self.awaited(cache, patience)).await
+            }
+        }
+    }
+
+    /// The same, waiting for what has to be proven or has yet to come.
+    async fn awaited(self, cache: &WatchCache, patience: Duration) -> Result<Snapshot, Stale> {
+        match self {
             Self::Any => cache.snapshot(),
             Self::Consistent => cache.consistent(patience).await,
             Self::AtLeast(version) => return at_least(cache, version).await,
@@ -74,9 +88,15 @@ impl Freshness {
         cache: &WatchCache,
         patience: Duration,
     ) -> Result<Snapshot, Stale> {
-        let Self::Consistent = self else {
-            return self.snapshot(cache, patience).await;
-        };
+        match self {
+            Self::Consistent => Box::pin(Self::proven_to_watch(cache, patience)).await,
+            Self::Any | Self::AtLeast(_) | Self::Exactly(_) | Self::Stored(_) => {
+                self.snapshot(cache, patience).await
+            }
+        }
+    }
+
+    async fn proven_to_watch(cache: &WatchCache, patience: Duration) -> Result<Snapshot, Stale> {
         let deadline = Instant::now() + patience + WATCH_SLACK;
         let left = || deadline.saturating_duration_since(Instant::now());
         loop {
