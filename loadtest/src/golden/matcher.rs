@@ -17,16 +17,22 @@ use super::model::{Hole, Symbol, SymbolKind};
 pub struct Mismatch {
     /// What differs, and where.
     pub why: String,
+    /// The symbol of the write that a list does not show yet, if that is what differs.
+    pub(super) behind: Option<String>,
 }
 
 impl Mismatch {
     pub(super) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into() }
+        Self {
+            why: why.into(),
+            behind: None,
+        }
     }
 
     pub(super) fn at(self, place: &str) -> Self {
         Self {
             why: format!("{place}: {}", self.why),
+            ..self
         }
     }
 }
@@ -173,9 +179,11 @@ impl<'a> Bindings<'a> {
             return Ok(());
         };
         if live.parse::<u64>().ok() < bound.parse().ok() {
-            return Err(Mismatch::new(format!(
-                "{name}={live} is below {minimum}={bound}"
-            )));
+            let why = format!("{name}={live} is below {minimum}={bound}");
+            return Err(Mismatch {
+                behind: Some(minimum.to_owned()),
+                ..Mismatch::new(why)
+            });
         }
         Ok(())
     }

@@ -8,6 +8,8 @@ pub(super) struct Difference {
     pub(super) why: String,
     pub(super) expected: String,
     pub(super) got: String,
+    /// As in [`Mismatch`].
+    pub(super) behind: Option<String>,
 }
 
 impl Difference {
@@ -16,6 +18,7 @@ impl Difference {
             why: why.into(),
             expected: String::new(),
             got: String::new(),
+            behind: None,
         }
     }
 
@@ -28,6 +31,7 @@ impl Difference {
             why: mismatch.why,
             expected: printable(expected),
             got: printable(got),
+            behind: mismatch.behind,
         }
     }
 
