@@ -12,8 +12,8 @@
 //!
 //! ```text
 //!  send ─► server: up, round robin; else due; else down
-//!            └► pool: Own | Asserted | Bare ─► lease: a free stream, or open another connection,
-//!                     for forwarded requests both on the thread that asks
+//!            └► pool: Own | Asserted | Bare ─► lease: a free stream, or open another connection
+//!                    (the latter two: on the thread that asks)
 //!                                                └► request, answer's head ─► body holds the lease
 //! ```
 
