@@ -33,6 +33,8 @@ struct JsonState {
     /// Open braces and brackets.
     depth: usize,
     string: InString,
+    /// Whether a line ended within what was looked at.
+    has_lines: bool,
 }
 
 /// Whether the next byte belongs to a string.
@@ -94,12 +96,18 @@ impl FrameSplitter {
     /// What is in front, up to its first newline, if that may be a frame of JSON: a server writes
     /// one event on a line, and no string has a newline in it. Whether it is one tells only a
     /// decoder; then [`Self::skip`] it. Else [`Self::next_frame`] looks closer.
-    pub fn line(&self) -> Option<&[u8]> {
-        let State::Json(state) = &self.state else {
+    pub fn line(&mut self) -> Option<&[u8]> {
+        let State::Json(state) = &mut self.state else {
             return None;
         };
-        let is_between = state.depth == 0 && self.buffer.first() == Some(&b'{');
-        let end = is_between.then(|| memchr::memchr(b'\n', &self.buffer))??;
+        if state.depth == 0 {
+            drop_whitespace(&mut self.buffer);
+        }
+        if state.has_lines || self.buffer.first() != Some(&b'{') {
+            return None;
+        }
+        let new = &self.buffer[state.scanned..];
+        let end = state.scanned + memchr::memchr(b'\n', new)?;
         let line = &self.buffer[..end];
         (line.ends_with(b"}") && end <= self.max_frame).then_some(line)
     }
@@ -110,6 +118,7 @@ impl FrameSplitter {
     /// If `length` is more than there is.
     pub fn skip(&mut self, length: usize) {
         self.buffer.advance(length + 1);
+        self.state = State::Json(JsonState::default());
     }
 
     /// The next whole frame, without length prefix or surrounding whitespace; `None` until more is
@@ -155,19 +164,14 @@ impl JsonState {
 
     /// Drops whitespace and enters the object behind it, if it has arrived.
     fn start(&mut self, buffer: &mut BytesMut) -> Result<bool, FrameError> {
-        let space = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
-        let spaces = buffer
-            .iter()
-            .position(|byte| !space(byte))
-            .unwrap_or(buffer.len());
-        buffer.advance(spaces);
+        drop_whitespace(buffer);
         match buffer.first() {
             None => Ok(false),
             Some(b'{') => {
                 *self = Self {
                     scanned: 1,
                     depth: 1,
-                    string: InString::No,
+                    ..Self::default()
                 };
                 Ok(true)
             }
@@ -177,32 +181,40 @@ impl JsonState {
 
     /// Looks at what is new; true when the object ends at `scanned`.
     fn scan(&mut self, buffer: &[u8]) -> bool {
-        let Self {
-            mut depth,
-            mut string,
-            scanned,
-        } = *self;
-        let new = buffer[scanned..].iter();
-        let end = new.enumerate().find_map(|(at, &byte)| {
-            match (string, byte) {
-                (InString::Yes, b'"') => string = InString::No,
-                (InString::Yes, b'\\') => string = InString::Escaped,
-                (InString::Yes, _) => {}
-                (InString::Escaped, _) => string = InString::Yes,
-                (InString::No, b'"') => string = InString::Yes,
-                (InString::No, b'{' | b'[') => depth += 1,
-                (InString::No, b'}' | b']') => depth -= 1,
+        let new = &buffer[self.scanned..];
+        self.has_lines |= memchr::memchr(b'\n', new).is_some();
+        let mut at = 0;
+        while let Some(&byte) = new.get(at) {
+            at += 1;
+            match (self.string, byte) {
+                (InString::No, b'"') => self.string = InString::Yes,
+                (InString::No, b'{' | b'[') => self.depth += 1,
+                (InString::No, b'}' | b']') => {
+                    self.depth -= 1;
+                    if self.depth == 0 {
+                        self.scanned += at;
+                        return true;
+                    }
+                }
                 (InString::No, _) => {}
+                (InString::Yes, b'"') => self.string = InString::No,
+                (InString::Yes, b'\\') => self.string = InString::Escaped,
+                (InString::Yes, _) => {
+                    let rest = &new[at..];
+                    at += memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+                }
+                (InString::Escaped, _) => self.string = InString::Yes,
             }
-            (depth == 0).then_some(scanned + at + 1)
-        });
-        *self = Self {
-            depth,
-            string,
-            scanned: end.unwrap_or(buffer.len()),
-        };
-        end.is_some()
+        }
+        self.scanned = buffer.len();
+        false
     }
+}
+
+fn drop_whitespace(buffer: &mut BytesMut) {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+    let spaces = buffer.iter().take_while(|byte| is_space(byte)).count();
+    buffer.advance(spaces);
 }
 
 fn next_protobuf(buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, FrameError> {

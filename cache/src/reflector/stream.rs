@@ -81,8 +81,7 @@ impl<B: Stream<Item = Result<Bytes, UpstreamError>> + Unpin> EventStream<B> {
     /// The next event that has arrived.
     fn buffered(&mut self) -> Result<Option<WatchEvent>, StreamEnd> {
         // Nearly every frame of JSON is a line; one that is not fails to decode as one.
-        let line = self.splitter.line();
-        let decoded = line.and_then(|line| {
+        let decoded = self.splitter.line().and_then(|line| {
             let event = decode_event(self.encoding, &self.resource, line).ok()?;
             Some((event, line.len()))
         });

@@ -116,3 +116,40 @@ fn every_byte_of_a_long_frame_is_looked_at_once() {
         8 + 640 * 16384
     );
 }
+
+#[test]
+fn a_line_is_found_wherever_chunks_end_and_whatever_came_before_it() {
+    let pretty = "{\n\"a\":\n{}}"; // what looks like a line of it is none
+    let body = ["{\"a\":1}", "{\"b\":\"}\"}", pretty, "{}", "{\"c\":[]}"].join("\n") + "\n";
+    for cut in 1..=body.len() {
+        let mut splitter = FrameSplitter::new(Encoding::Json, LIMIT);
+        let (mut lines, mut frames) = (0, Vec::new());
+        for chunk in body.as_bytes().chunks(cut) {
+            splitter.push(Bytes::copy_from_slice(chunk));
+            loop {
+                let line = splitter.line().map(Bytes::copy_from_slice);
+                if let Some(line) = line
+                    .filter(|line| serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok())
+                {
+                    splitter.skip(line.len());
+                    lines += 1;
+                    frames.push(line);
+                } else if let Some(frame) = splitter.next_frame().unwrap() {
+                    frames.push(frame);
+                } else {
+                    break;
+                }
+            }
+        }
+        splitter.finish().unwrap();
+        assert_eq!(
+            frames.join(&b'\n'),
+            body.trim_end().as_bytes(),
+            "cut every {cut} bytes"
+        );
+        assert!(
+            cut < 10 || lines >= 3,
+            "{lines} lines of 4, cut every {cut} bytes"
+        );
+    }
+}
