@@ -12,6 +12,10 @@
 //!            a/a … a/k   a/m … b/a   b/c … z/z      shared objects, in order
 //! ```
 //!
+//! Beside the objects of a chunk stand their tags, short hashes of their keys: to find an object
+//! among a hundred takes a look at one or two, where a search would visit seven, each of them
+//! somewhere else in memory. An update of one object among very many costs mostly such visits.
+//!
 //! Rejected: a persistent tree of small nodes. It keeps a copy of some objects' pointers as
 //! signposts, so that a tenth of all replaced objects stay in memory, and copies four nodes where
 //! one chunk is enough.
@@ -49,17 +53,28 @@ pub(super) enum Order {
 pub(super) type Place<'a> = (&'a [u8], &'a [u8]);
 
 /// A [`Place`] of its own.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 struct Bound {
-    value: Box<[u8]>,
-    key: Box<[u8]>,
+    /// The value, and the key right behind it.
+    text: Arc<[u8]>,
+    value_len: usize,
 }
 
 #[derive(Clone, Debug)]
 struct Chunk {
-    bound: Arc<Bound>,
-    objects: Arc<Vec<Arc<Object>>>,
+    bound: Bound,
+    content: Arc<Content>,
 }
+
+/// Objects in order. By position, what stands in one vector belongs to what stands in the other.
+#[derive(Clone, Debug)]
+struct Content {
+    objects: Vec<Arc<Object>>,
+    tags: Vec<Tag>,
+}
+
+/// A short hash of a key.
+type Tag = u32;
 
 impl Shelf {
     pub(super) fn new(order: Order) -> Self {
@@ -75,9 +90,9 @@ impl Shelf {
     }
 
     pub(super) fn find(&self, place: Place<'_>) -> Option<&Arc<Object>> {
-        let chunk = self.chunks.get(self.chunk_of(place))?;
-        let at = self.order.search(&chunk.objects, place).ok()?;
-        Some(&chunk.objects[at])
+        let content = &self.chunks.get(self.chunk_of(place))?.content;
+        let at = content.find(self.order, place)?;
+        Some(&content.objects[at])
     }
 
     /// Puts an object in its place and returns the one that stood there.
@@ -87,29 +102,27 @@ impl Shelf {
         let which = self.chunk_of(place);
         let chunks = Arc::make_mut(&mut self.chunks);
         let Some(chunk) = chunks.get_mut(which) else {
-            chunks.push(Chunk::of(order, vec![object]));
+            chunks.push(Chunk::of(order, Content::of(object)));
             self.len += 1;
             return None;
         };
-        let at = match order.search(&chunk.objects, place) {
-            Ok(at) => {
-                let slot = &mut Arc::make_mut(&mut chunk.objects)[at];
-                return Some(std::mem::replace(slot, object));
-            }
-            Err(at) => at,
-        };
+        if let Some(at) = chunk.content.find(order, place) {
+            let slot = &mut Arc::make_mut(&mut chunk.content).objects[at];
+            return Some(std::mem::replace(slot, object));
+        }
+        let (Ok(at) | Err(at)) = order.search(&chunk.content.objects, place);
         self.len += 1;
-        if chunk.objects.len() < CHUNK {
-            Arc::make_mut(&mut chunk.objects).insert(at, object);
+        if chunk.content.objects.len() < CHUNK {
+            Arc::make_mut(&mut chunk.content).insert(at, object);
         } else if at == CHUNK {
             // What comes in order, as a list does, fills every chunk.
-            chunks.insert(which + 1, Chunk::of(order, vec![object]));
+            chunks.insert(which + 1, Chunk::of(order, Content::of(object)));
         } else {
-            let objects = Arc::make_mut(&mut chunk.objects);
-            let mut upper = objects.split_off(CHUNK / 2);
+            let content = Arc::make_mut(&mut chunk.content);
+            let mut upper = content.split_off(CHUNK / 2);
             match at.checked_sub(CHUNK / 2) {
                 Some(at) if at > 0 => upper.insert(at, object),
-                Some(_) | None => objects.insert(at, object),
+                Some(_) | None => content.insert(at, object),
             }
             chunks.insert(which + 1, Chunk::of(order, upper));
         }
@@ -119,20 +132,21 @@ impl Shelf {
     /// Takes an object out.
     pub(super) fn remove(&mut self, place: Place<'_>) -> Option<Arc<Object>> {
         let which = self.chunk_of(place);
-        let at = self.order.search(&self.chunks.get(which)?.objects, place);
-        let at = at.ok()?;
+        let at = self.chunks.get(which)?.content.find(self.order, place)?;
         self.len -= 1;
         let chunks = Arc::make_mut(&mut self.chunks);
-        let objects = Arc::make_mut(&mut chunks[which].objects);
-        let removed = objects.remove(at);
-        let left = objects.len();
-        let next = chunks.get(which + 1).map(|next| next.objects.len());
+        let content = Arc::make_mut(&mut chunks[which].content);
+        let removed = content.remove(at);
+        let left = content.objects.len();
+        let next = chunks.get(which + 1);
+        let next = next.map(|next| next.content.objects.len());
         if left == 0 {
             chunks.remove(which);
         } else if next.is_some_and(|next| left + next <= CHUNK / 2) {
-            let next = chunks.remove(which + 1);
-            let objects = Arc::make_mut(&mut chunks[which].objects);
-            objects.extend(next.objects.iter().cloned());
+            let next = chunks.remove(which + 1).content;
+            let content = Arc::make_mut(&mut chunks[which].content);
+            content.objects.extend(next.objects.iter().cloned());
+            content.tags.extend(&next.tags);
         }
         Some(removed)
     }
@@ -143,9 +157,9 @@ impl Shelf {
         let Some(chunk) = self.chunks.get(which) else {
             return Walk::default();
         };
-        let (Ok(at) | Err(at)) = self.order.search(&chunk.objects, start);
+        let (Ok(at) | Err(at)) = self.order.search(&chunk.content.objects, start);
         Walk {
-            chunk: &chunk.objects[at..],
+            chunk: &chunk.content.objects[at..],
             rest: &self.chunks[which + 1..],
         }
     }
@@ -154,7 +168,7 @@ impl Shelf {
     /// that is below the others.
     fn chunk_of(&self, place: Place<'_>) -> usize {
         let others = self.chunks.get(1..).unwrap_or_default();
-        others.partition_point(|chunk| (&*chunk.bound.value, &*chunk.bound.key) <= place)
+        others.partition_point(|chunk| chunk.bound.place() <= place)
     }
 }
 
@@ -178,20 +192,83 @@ impl Order {
     }
 }
 
+impl Bound {
+    fn place(&self) -> Place<'_> {
+        self.text.split_at(self.value_len)
+    }
+}
+
 impl Chunk {
     /// A chunk of some objects; the first is its bound.
-    fn of(order: Order, objects: Vec<Arc<Object>>) -> Self {
-        let first = objects.first().expect("no chunk is empty");
+    fn of(order: Order, content: Content) -> Self {
+        let first = content.objects.first().expect("no chunk is empty");
         let (value, key) = order.place(first);
         let bound = Bound {
-            value: value.into(),
-            key: key.into(),
+            text: [value, key].concat().into(),
+            value_len: value.len(),
         };
         Self {
-            bound: Arc::new(bound),
-            objects: Arc::new(objects),
+            bound,
+            content: Arc::new(content),
         }
     }
+}
+
+impl Content {
+    fn of(object: Arc<Object>) -> Self {
+        Self {
+            tags: vec![tag(object.key_bytes())],
+            objects: vec![object],
+        }
+    }
+
+    /// Where the object of this place is.
+    fn find(&self, order: Order, place: Place<'_>) -> Option<usize> {
+        let wanted = tag(place.1);
+        let rows = self.tags.chunks(ROW).enumerate();
+        // Looked through row by row, which takes no branch for each.
+        let rows = rows.filter(|(_, row)| row.iter().fold(false, |is, tag| is | (*tag == wanted)));
+        let mut tagged = rows.flat_map(|(row, tags)| {
+            let tags = tags.iter().enumerate();
+            let tagged = tags.filter(|(_, tag)| **tag == wanted);
+            tagged.map(move |(at, _)| row * ROW + at)
+        });
+        tagged.find(|&at| order.place(&self.objects[at]) == place)
+    }
+
+    fn insert(&mut self, at: usize, object: Arc<Object>) {
+        self.tags.insert(at, tag(object.key_bytes()));
+        self.objects.insert(at, object);
+    }
+
+    fn remove(&mut self, at: usize) -> Arc<Object> {
+        self.tags.remove(at);
+        self.objects.remove(at)
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        Self {
+            objects: self.objects.split_off(at),
+            tags: self.tags.split_off(at),
+        }
+    }
+}
+
+/// Tags that are compared at once.
+const ROW: usize = 16;
+
+/// Of keys that are as alike as those of one chunk, few have the same. Who makes keys whose tags
+/// are all equal has them compared as many times as a chunk has objects.
+fn tag(key: &[u8]) -> Tag {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 over the golden ratio
+    let (words, rest) = key.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let words = words.iter().chain(std::iter::once(&last));
+    let hash = words.fold(key.len() as u64, |hash, word| {
+        (hash.rotate_left(23) ^ u64::from_le_bytes(*word)).wrapping_mul(FACTOR)
+    });
+    (hash >> 32) as Tag
 }
 
 /// See [`Shelf::walk`].
@@ -207,7 +284,7 @@ impl<'a> Iterator for Walk<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         while self.chunk.is_empty() {
             let (next, rest) = self.rest.split_first()?;
-            (self.chunk, self.rest) = (&next.objects, rest);
+            (self.chunk, self.rest) = (&next.content.objects, rest);
         }
         let (object, rest) = self.chunk.split_first()?;
         self.chunk = rest;

@@ -5,10 +5,13 @@ use crate::testing::{pod, pods};
 
 /// Objects of a shelf by place, and the rules of its chunks.
 fn contents(shelf: &Shelf) -> Vec<(String, u64)> {
-    let bounds = shelf.chunks.iter().skip(1).map(|chunk| &chunk.bound);
+    let bounds = shelf.chunks.iter().skip(1).map(|chunk| chunk.bound.place());
     assert!(bounds.is_sorted_by(|a, b| a < b), "bounds are in order");
     for chunk in &**shelf.chunks {
-        assert!((1..=CHUNK).contains(&chunk.objects.len()));
+        let Content { objects, tags } = &*chunk.content;
+        assert!((1..=CHUNK).contains(&objects.len()));
+        let expected = objects.iter().map(|object| tag(object.key_bytes()));
+        assert!(expected.eq(tags.iter().copied()), "a tag for each object");
     }
     let all: Vec<_> = shelf.walk((&[], &[])).collect();
     assert_eq!(all.len(), shelf.len());
