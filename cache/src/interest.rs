@@ -103,7 +103,7 @@ impl Interest {
 }
 
 /// A key of the index, borrowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum KeyRef<'a> {
     Namespace(&'a str),
     Name(&'a str),
@@ -134,11 +134,6 @@ impl<T: Default> Index<T> {
             KeyRef::Name(key) => self.names.get(key),
             KeyRef::Field(key) => self.fields.get(key),
         }
-    }
-
-    pub(crate) fn find_mut(&mut self, key: KeyRef<'_>) -> Option<&mut T> {
-        let (map, key) = self.map(key);
-        map.get_mut(key)
     }
 
     /// The value at `key`, made on first use.

@@ -13,8 +13,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::event::{Change, Event};
-use crate::interest::{Index, Interest, KeyRef};
+use crate::interest::{Interest, KeyRef};
 use crate::resource_version::ResourceVersion;
+
+mod places;
+
+use places::{Keys, Places};
 
 /// Position of an event; grows by one with each event of a cache, across relists.
 pub(crate) type Sequence = u64;
@@ -27,53 +31,64 @@ const OLD_AT_ONCE: usize = 256;
 #[derive(Debug)]
 #[must_use = "drop it where nobody waits"]
 pub(crate) struct Forgotten {
-    _events: VecDeque<Arc<Event>>,
-    _index: Index<VecDeque<Sequence>>,
+    _entries: VecDeque<Entry>,
+    _places: Places,
 }
 
 /// Events of one resource, oldest first.
 #[derive(Debug)]
 pub(crate) struct Window {
-    events: VecDeque<Arc<Event>>,
+    entries: VecDeque<Entry>,
     /// Sequence of the front.
     first: Sequence,
     floor: ResourceVersion,
     trigger: Option<usize>,
     bytes_max: usize,
     age_max: Duration,
-    index: Index<VecDeque<Sequence>>,
+    places: Places,
+    bytes: usize,
+}
+
+/// An event, and what of it has to be known when it is forgotten.
+#[derive(Debug)]
+struct Entry {
+    event: Arc<Event>,
+    keys: Keys,
     bytes: usize,
 }
 
 impl Window {
     pub(crate) fn new(trigger: Option<usize>, bytes_max: usize, age_max: Duration) -> Self {
         Self {
-            events: VecDeque::new(),
+            entries: VecDeque::new(),
             first: 0,
             floor: ResourceVersion::new(0),
             trigger,
             bytes_max,
             age_max,
-            index: Index::new(),
+            places: Places::default(),
             bytes: 0,
         }
     }
 
     /// Appends a change and returns its event.
     pub(crate) fn push(&mut self, resource_version: ResourceVersion, change: Change) -> Arc<Event> {
-        if let Some(newest) = self.events.back() {
+        if let Some(newest) = self.entries.back() {
             assert!(
-                newest.resource_version() <= resource_version,
+                newest.event.resource_version() <= resource_version,
                 "versions never go back"
             );
         }
         let event = Arc::new(Event::new(resource_version, change));
-        let sequence = self.end();
-        event.keys(self.trigger, |key| {
-            self.index.entry(key).push_back(sequence)
+        let keys = self.places.keys(|visit| event.keys(self.trigger, visit));
+        self.places.push(&keys, self.end());
+        let bytes = event.memory();
+        self.bytes += bytes;
+        self.entries.push_back(Entry {
+            event: Arc::clone(&event),
+            keys,
+            bytes,
         });
-        self.bytes += event.memory();
-        self.events.push_back(Arc::clone(&event));
         event
     }
 
@@ -82,9 +97,10 @@ impl Window {
     pub(crate) fn trim(&mut self) {
         let now = Instant::now();
         let mut old_left = OLD_AT_ONCE;
-        while self.events.len() > 1 {
-            let is_old = now.duration_since(self.events[0].arrived()) > self.age_max;
+        while self.entries.len() > 1 {
             let is_over = self.bytes > self.bytes_max;
+            let arrived = || self.entries[0].event.arrived();
+            let is_old = !is_over && now.duration_since(arrived()) > self.age_max;
             if !(is_over || is_old && old_left > 0) {
                 return;
             }
@@ -94,31 +110,17 @@ impl Window {
     }
 
     fn forget_oldest(&mut self) {
-        let Some(event) = self.events.pop_front() else {
+        let Some(Entry { event, keys, bytes }) = self.entries.pop_front() else {
             return;
         };
-        let sequence = self.first;
+        self.places.pop(&keys, self.first);
         self.first += 1;
-        self.bytes -= event.memory();
-        event.keys(self.trigger, |key| {
-            let of_key = self
-                .index
-                .find_mut(key)
-                .expect("every event is indexed under its keys");
-            assert_eq!(
-                of_key.pop_front(),
-                Some(sequence),
-                "a key lists its events in order"
-            );
-            if of_key.is_empty() {
-                self.index.remove(key);
-            }
-        });
+        self.bytes -= bytes;
         // As apiserver: anything from just before the oldest event on. Two events may share a
         // version (leases that expire together); a start between them would lose the first.
         let forgotten = event.resource_version();
-        self.floor = self.events.front().map_or(forgotten, |oldest| {
-            let before_oldest = oldest.resource_version().get().saturating_sub(1);
+        self.floor = self.entries.front().map_or(forgotten, |oldest| {
+            let before_oldest = oldest.event.resource_version().get().saturating_sub(1);
             forgotten.max(ResourceVersion::new(before_oldest))
         });
     }
@@ -130,17 +132,20 @@ impl Window {
         self.bytes = 0;
         self.floor = resource_version;
         Forgotten {
-            _events: std::mem::take(&mut self.events),
-            _index: std::mem::replace(&mut self.index, Index::new()),
+            _entries: std::mem::take(&mut self.entries),
+            _places: {
+                let emptied = self.places.emptied();
+                std::mem::replace(&mut self.places, emptied)
+            },
         }
     }
 
     /// Whether the change of `key` at `resource_version` is here.
     pub(crate) fn holds(&self, key: &str, resource_version: ResourceVersion) -> bool {
-        let of_key = self.index.find(KeyRef::Name(key)).into_iter().flatten();
-        of_key.rev().any(|&sequence| {
-            let event = &self.events[(sequence - self.first) as usize];
-            event.resource_version() == resource_version
+        let mut of_key = self.places.of(KeyRef::Name(key), 0).rev();
+        of_key.any(|sequence| {
+            let event = &self.entries[(sequence - self.first) as usize].event;
+            event.resource_version() == resource_version && event.key() == key
         })
     }
 
@@ -156,11 +161,11 @@ impl Window {
 
     /// Sequence the next event will have.
     pub(crate) fn end(&self) -> Sequence {
-        self.first + self.events.len() as u64
+        self.first + self.entries.len() as u64
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.events.len()
+        self.entries.len()
     }
 
     /// Bytes held: objects that left the store, and index places.
@@ -171,14 +176,14 @@ impl Window {
     /// When the event at `sequence` arrived; `None` once it is forgotten or before it is there.
     pub(crate) fn arrived(&self, sequence: Sequence) -> Option<Instant> {
         let place = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
-        self.events.get(place).map(|event| event.arrived())
+        self.entries.get(place).map(|entry| entry.event.arrived())
     }
 
     /// Sequence of the first event after `resource_version`.
     pub(crate) fn after(&self, resource_version: ResourceVersion) -> Sequence {
         let older = self
-            .events
-            .partition_point(|event| event.resource_version() <= resource_version);
+            .entries
+            .partition_point(|entry| entry.event.resource_version() <= resource_version);
         self.first + older as u64
     }
 
@@ -186,12 +191,7 @@ impl Window {
     pub(crate) fn next(&self, interest: &Interest, from: Sequence) -> Option<Sequence> {
         match interest.key() {
             None => (from < self.end()).then(|| from.max(self.first)),
-            Some(key) => {
-                let of_key = self.index.find(key)?;
-                of_key
-                    .get(of_key.partition_point(|&sequence| sequence < from))
-                    .copied()
-            }
+            Some(key) => self.places.of(key, from).next(),
         }
     }
 
@@ -210,19 +210,14 @@ impl Window {
         match interest.key() {
             None => {
                 let next = until.min(from + max as u64);
-                into.extend(
-                    self.events
-                        .range(place(from)..place(next.max(from)))
-                        .cloned(),
-                );
+                let entries = self.entries.range(place(from)..place(next.max(from)));
+                into.extend(entries.map(|entry| Arc::clone(&entry.event)));
                 (next < until).then_some(next)
             }
             Some(key) => {
-                let of_key = self.index.find(key)?;
-                let start = of_key.partition_point(|&sequence| sequence < from);
-                let mut picked = of_key.range(start..).copied().take_while(|&it| it < until);
-                let events = picked.by_ref().take(max);
-                into.extend(events.map(|sequence| Arc::clone(&self.events[place(sequence)])));
+                let mut picked = self.places.of(key, from).take_while(|&it| it < until);
+                let entries = picked.by_ref().take(max).map(|it| &self.entries[place(it)]);
+                into.extend(entries.map(|entry| Arc::clone(&entry.event)));
                 picked.next()
             }
         }
@@ -233,8 +228,8 @@ impl Window {
         &self,
         resource_version: ResourceVersion,
     ) -> impl Iterator<Item = &Arc<Event>> {
-        self.events
-            .iter()
+        let events = self.entries.iter().map(|entry| &entry.event);
+        events
             .rev()
             .take_while(move |event| event.resource_version() > resource_version)
     }
