@@ -7,6 +7,9 @@
 //! asks for it. Of duplicate keys the last one wins, as in Go's decoder; a lone surrogate escape
 //! reads as U+FFFD, as there. Nesting is limited to what Go allows, and no depth uses the stack.
 //!
+//! Strings are most of a text, and most of them are short: they are looked through eight bytes at a
+//! time, in plain arithmetic.
+//!
 //! Rejected: serde_json (a third of the speed, since it must visit every value), SIMD scanners (as
 //! fast as this only through `unsafe` interfaces that trust their input).
 
@@ -67,9 +70,13 @@ impl<'a> Scanner<'a> {
             return Ok(());
         }
         loop {
-            let key = self.key()?;
-            let key = unescape(&self.text[key]);
-            member(self, &key)?;
+            let (key, is_plain) = self.key()?;
+            let text = self.text;
+            if is_plain {
+                member(self, &text[key.start + 1..key.end - 1])?;
+            } else {
+                member(self, &unescape(&text[key]))?;
+            }
             match self.token() {
                 Some(b',') => self.at += 1,
                 Some(b'}') => break self.at += 1,
@@ -87,7 +94,7 @@ impl<'a> Scanner<'a> {
             return Ok(None);
         }
         loop {
-            let key = self.key()?;
+            let (key, _) = self.key()?;
             let is_it = unescape(&self.text[key]) == name;
             let value = self.skip()?;
             if is_it {
@@ -123,8 +130,8 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Reads a key and its colon; returns where the key stands, quotes included.
-    fn key(&mut self) -> Result<Range<usize>, DecodeError> {
+    /// Reads a key and its colon; returns what [`Self::string`] does of the key.
+    fn key(&mut self) -> Result<(Range<usize>, bool), DecodeError> {
         let key = self.string()?;
         self.expect(b':', "JSON object")?;
         Ok(key)
@@ -256,27 +263,29 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads a string; returns where it stands, quotes included.
-    fn string(&mut self) -> Result<Range<usize>, DecodeError> {
+    /// Reads a string; returns where it stands, quotes included, and whether nothing in it is
+    /// escaped.
+    fn string(&mut self) -> Result<(Range<usize>, bool), DecodeError> {
         self.expect(b'"', "JSON string")?;
         let start = self.at - 1;
         let bytes = self.text.as_bytes();
-        let mut at = self.at;
+        let (mut at, mut is_plain) = (self.at, true);
         loop {
+            at += plain_len(&bytes[at..]);
             match bytes.get(at) {
                 Some(b'"') => break,
                 Some(b'\\') => at += self.escape(at)?,
-                Some(0..=0x1f) | None => {
+                Some(_) | None => {
                     return Err(DecodeError::Malformed {
                         what: "JSON string",
                         at,
                     });
                 }
-                Some(_) => at += 1,
             }
+            is_plain = false;
         }
         self.at = at + 1;
-        Ok(start..self.at)
+        Ok((start..self.at, is_plain))
     }
 
     /// Length of the escape at `at`.
@@ -330,6 +339,26 @@ impl<'a> Scanner<'a> {
     fn malformed(&self, what: &'static str) -> DecodeError {
         DecodeError::Malformed { what, at: self.at }
     }
+}
+
+/// How many bytes stand before the first that means something in a string: a quote, a backslash, or
+/// a control character, which must not be there.
+fn plain_len(bytes: &[u8]) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * EACH;
+    // A zero byte borrows from its high bit. So may the bytes behind it, hence only the first counts.
+    let below = |word: u64, least: u8| word.wrapping_sub(u64::from(least) * EACH) & !word;
+    let is = |word: u64, byte: u8| below(word ^ (u64::from(byte) * EACH), 1);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = (is(word, b'"') | is(word, b'\\') | below(word, 0x20)) & HIGH;
+        if found != 0 {
+            return 8 * at + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let plain = |byte: &&u8| !matches!(byte, b'"' | b'\\' | 0..=0x1f);
+    bytes.len() - rest.len() + rest.iter().take_while(plain).count()
 }
 
 #[cfg(test)]

@@ -5,7 +5,13 @@
 //! and on through that text. It refuses to know what the values mean. Invariant: a span says the
 //! text it was pushed with; a place that was only believed to hold it is checked first.
 
+use std::cell::Cell;
 use std::ops::Range;
+
+thread_local! {
+    /// Where drafts are written, so that each index is allocated once and in its own size.
+    static BLOCK: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// See the module text.
 #[derive(Clone, Debug)]
@@ -66,7 +72,8 @@ impl<'a> Draft<'a> {
     pub(super) fn new(bytes: &'a [u8], (parts, text_len): (usize, usize)) -> Self {
         let wide = bytes.len() + text_len > usize::from(u16::MAX);
         let table = parts * width(wide);
-        let mut block = Vec::with_capacity(table + KEY_LEN);
+        let mut block = BLOCK.take();
+        block.clear();
         block.resize(table, 0);
         Self {
             bytes,
@@ -105,11 +112,15 @@ impl<'a> Draft<'a> {
 
     pub(super) fn finish(self) -> Index {
         assert_eq!(self.next, self.table, "as many values as were announced");
-        Index {
-            block: self.block.into(),
+        let index = Index {
+            block: self.block[..].into(),
             table: u32::try_from(self.table).expect("a table of spans into 4 GiB at most"),
             wide: self.wide,
+        };
+        if self.block.capacity() <= BLOCK_MAX {
+            BLOCK.set(self.block);
         }
+        index
     }
 
     fn span(&mut self, span: Range<usize>) {
@@ -123,8 +134,8 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Room for a key of ordinary length, so that the block is seldom moved.
-const KEY_LEN: usize = 64;
+/// Bytes a thread keeps to write drafts in; a longer one is rare.
+const BLOCK_MAX: usize = 4 << 10;
 
 /// Bytes of a span.
 const fn width(wide: bool) -> usize {

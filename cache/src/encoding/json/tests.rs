@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::{MAX_DEPTH, Scanner, unescape};
+use super::{MAX_DEPTH, Scanner, plain_len, unescape};
 use crate::ResourceVersion;
 use crate::encoding::Encoding;
 use crate::encoding::tests::pods;
@@ -54,6 +54,19 @@ fn nearly_json() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #[test]
+    fn eight_bytes_at_a_time_find_what_one_at_a_time_does(
+        bytes in proptest::collection::vec(
+            prop_oneof![any::<u8>(), 0x1d_u8..0x25, 0x5a_u8..0x5e, 0x7f_u8..0x82, Just(b'x'), Just(0xa2)],
+            0..40,
+        ),
+        from in 0_usize..8,
+    ) {
+        let bytes = &bytes[from.min(bytes.len())..];
+        let special = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+        prop_assert_eq!(plain_len(bytes), special.unwrap_or(bytes.len()));
+    }
+
     #[test]
     fn accepts_every_value(value in any_json()) {
         prop_assert!(accepts(&value.to_string()));

@@ -72,7 +72,7 @@ impl Scanner<'_> {
             return Ok(());
         }
         loop {
-            let key = self.key()?;
+            let (key, _) = self.key()?;
             let value = self.skip()?;
             captures.labels.push((key, value));
             match self.token() {
