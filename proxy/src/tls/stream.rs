@@ -2,7 +2,8 @@
 //!
 //! Owns: the socket and its TLS session. Records are read, opened and sealed in buffers that the
 //! connections of a thread share; a connection keeps bytes of its own only while a record is half
-//! received, half taken or half sent.
+//! received, half taken or half sent. Full frames of HTTP/2, which are flushed one by one, are
+//! collected and sealed together: in full records, and in a quarter of the calls of the kernel.
 //! Refuses: to take plaintext while earlier records wait for the socket, so what waits is never
 //! more than one write; and to judge certificates (`tls/verify.rs`).
 //! Invariant: an end of the stream that the peer did not announce is an error, never an end.
@@ -31,14 +32,18 @@ use rustls::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::ALPN_H2;
+
 /// Bytes read from a socket at once, beside the beginning of a record that came before: a whole
 /// record of 16 KiB and some.
 const READ: usize = 20 << 10;
 /// Bytes of unfinished records at most. Only a message of the handshake can take more than one
 /// record; this is rustls' own limit of one.
 const UNFINISHED_MAX: usize = 64 << 10;
-/// Plaintext taken by one write: four records.
-const WRITE: usize = 64 << 10;
+/// A full DATA frame of HTTP/2, without its head. A write of so much belongs to something long.
+const FULL: usize = 16 << 10;
+/// Plaintext sealed and sent at once: four such frames with their heads.
+const WRITE: usize = 4 * FULL + 256;
 
 thread_local! {
     static RECEIVED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -59,6 +64,12 @@ pub(crate) struct TlsStream<S> {
     untaken: BytesMut,
     /// Records for which the socket had no room.
     unsent: BytesMut,
+    /// Full frames that wait for more of them; empty between two polls of the connection.
+    collected: Vec<u8>,
+    /// A full frame was written, and not flushed since.
+    expects_more: bool,
+    /// Only HTTP/2 flushes once more.
+    is_http2: bool,
     /// The peer announced that it sends no more.
     is_closed_by_peer: bool,
     /// We did.
@@ -77,10 +88,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             unfinished: Vec::new(),
             untaken: BytesMut::new(),
             unsent: BytesMut::new(),
+            collected: Vec::new(),
+            expects_more: false,
+            is_http2: false,
             is_closed_by_peer: false,
             is_closed: false,
         };
         std::future::poll_fn(|context| stream.poll_handshake(context)).await?;
+        stream.is_http2 = stream.alpn_protocol() == Some(ALPN_H2);
         Ok(stream)
     }
 
@@ -205,6 +220,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         }
     }
 
+    /// Takes pieces of plaintext to seal them together with what follows; says how much.
+    fn collect(&mut self, pieces: &[IoSlice<'_>]) -> usize {
+        if self.collected.capacity() == 0 {
+            self.collected = PLAIN.take();
+            self.collected.clear();
+        }
+        let before = self.collected.len();
+        for piece in pieces {
+            let room = WRITE - self.collected.len();
+            self.collected
+                .extend_from_slice(&piece[..piece.len().min(room)]);
+        }
+        self.collected.len() - before
+    }
+
+    /// Seals what was collected, and sends it as [`Self::poll_seal`] does.
+    fn poll_collected(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.collected.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut plain = std::mem::take(&mut self.collected);
+        let sealed = self.poll_seal(context, |traffic, sealed| traffic.encrypt(&plain, sealed));
+        plain.clear();
+        PLAIN.set(plain);
+        sealed
+    }
+
     /// Seals by `seal` and sends what of it the socket takes; the rest waits in `unsent`.
     fn poll_seal(
         &mut self,
@@ -289,11 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
         context: &mut Context<'_>,
         plain: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        ready!(this.poll_send(context))?;
-        let plain = &plain[..plain.len().min(WRITE)];
-        ready!(this.poll_seal(context, |traffic, sealed| traffic.encrypt(plain, sealed)))?;
-        Poll::Ready(Ok(plain.len()))
+        self.poll_write_vectored(context, &[IoSlice::new(plain)])
     }
 
     fn poll_write_vectored(
@@ -301,14 +339,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
         context: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        borrow(&PLAIN, |plain| {
-            plain.clear();
-            for piece in pieces {
-                let room = WRITE - plain.len();
-                plain.extend_from_slice(&piece[..piece.len().min(room)]);
-            }
-            self.poll_write(context, plain)
-        })
+        let this = self.get_mut();
+        ready!(this.poll_send(context))?;
+        let taken = this.collect(pieces);
+        let has_room = this.collected.len() + FULL <= WRITE;
+        this.expects_more = this.is_http2 && taken >= FULL && has_room;
+        if !this.expects_more {
+            ready!(this.poll_collected(context))?;
+        }
+        Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -317,12 +356,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // HTTP/2 flushes after each full frame, and once more when it has none left.
+        if std::mem::take(&mut this.expects_more) {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(this.poll_send(context))?;
+        ready!(this.poll_collected(context))?;
         ready!(this.poll_send(context))?;
         Pin::new(&mut this.socket).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_send(context))?;
+        ready!(this.poll_collected(context))?;
         ready!(this.poll_send(context))?;
         if !std::mem::replace(&mut this.is_closed, true) {
             // A session that cannot say goodbye any more is shut down without.

@@ -50,7 +50,8 @@ async fn connect(
 }
 
 fn is_empty<S>(stream: &TlsStream<S>) -> bool {
-    stream.unfinished.capacity() + stream.untaken.capacity() + stream.unsent.capacity() == 0
+    let received = stream.unfinished.capacity() + stream.untaken.capacity();
+    received + stream.unsent.capacity() + stream.collected.capacity() == 0
 }
 
 #[tokio::test]
@@ -96,6 +97,37 @@ async fn pieces_written_together_arrive_as_one_record() {
     let mut received = [0; 100];
     assert_eq!(client.read(&mut received).await.expect("a record"), 8);
     assert_eq!(&received[..8], b"headbody");
+}
+
+#[tokio::test]
+async fn full_frames_are_sent_together_and_none_waits_for_a_frame_that_does_not_come() {
+    let frame = [7; 9 + FULL];
+    for frames in 1..10 {
+        let (mut server, mut client) = connect(1 << 20, &rustls::version::TLS13).await;
+        for _ in 0..frames {
+            server.write_all(&frame).await.expect("room");
+            server.flush().await.expect("an open pipe");
+        }
+        let waiting = frames % 4 * frame.len();
+        assert_eq!(server.collected.len(), waiting, "{frames} frames");
+        server.flush().await.expect("an open pipe");
+        assert!(is_empty(&server));
+        let mut received = vec![0; frames * frame.len()];
+        client.read_exact(&mut received).await.expect("all of it");
+    }
+    // What is not a full frame is sent when it is flushed, and what was before it.
+    let (mut server, _client) = connect(1 << 20, &rustls::version::TLS13).await;
+    for bytes in [&frame[..], b"end"] {
+        server.write_all(bytes).await.expect("room");
+        server.flush().await.expect("an open pipe");
+    }
+    assert!(is_empty(&server));
+    // HTTP/1.1 flushes once.
+    let (server, _client) = handshake(1 << 20, &[b"http/1.1"], &rustls::version::TLS13).await;
+    let mut server = server.expect("a server");
+    server.write_all(&frame).await.expect("room");
+    server.flush().await.expect("an open pipe");
+    assert!(is_empty(&server));
 }
 
 #[tokio::test]
