@@ -20,7 +20,7 @@ use std::{
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
-use tokio::net::TcpStream;
+use tokio::{io::BufReader, net::TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
@@ -36,8 +36,12 @@ use super::{Pool, server::Address};
 /// must fit the connection's window, or one slow client would stop its neighbours.
 const STREAMS: usize = 100;
 
+/// Bytes read from a socket at once: four records. rustls asks for 4 KiB at a time, which would be
+/// a call of the kernel for every few events.
+const READ: usize = 64 << 10;
+
 /// A byte stream to a server.
-pub(super) type Io = TokioIo<Either<TcpStream, TlsStream<TcpStream>>>;
+pub(super) type Io = TokioIo<Either<TcpStream, TlsStream<BufReader<TcpStream>>>>;
 
 type Http2Connection = http2::Connection<Io, Body, StreamExecutor>;
 
@@ -133,7 +137,7 @@ impl Dialer {
     async fn connect(
         &self,
         tls: Option<Arc<ClientConfig>>,
-    ) -> io::Result<Either<TcpStream, TlsStream<TcpStream>>> {
+    ) -> io::Result<Either<TcpStream, TlsStream<BufReader<TcpStream>>>> {
         let Address {
             host, port, name, ..
         } = &self.address;
@@ -142,7 +146,7 @@ impl Dialer {
         match tls {
             Some(config) if self.address.is_tls() => {
                 let stream = TlsConnector::from(config)
-                    .connect(name.clone(), socket)
+                    .connect(name.clone(), BufReader::with_capacity(READ, socket))
                     .await?;
                 Ok(Either::Right(stream))
             }
