@@ -26,6 +26,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 pub(crate) mod deadline;
+mod entrance;
 mod io;
 
 use deadline::Stream as Task;

@@ -1,10 +1,11 @@
 //! The two places where bytes of a connection pass an adapter: below TLS and above it.
 //!
 //! Owns: [`Socket`], which writes a lone piece with `send` where rustls asks for a vectored write,
-//! and [`Gate`], which does not look for bytes to read until some came.
-//! Refuses: to buffer, to reorder, or to know what the bytes are.
+//! and [`Gate`], which does not look for bytes to read until some came, and lets requests in a few
+//! at a time (`entrance.rs`).
+//! Refuses: to reorder, to wait for anything but its turn, or to hold more than one read.
 //! Invariant: a read that was refused by the gate would have been pending, and what makes it ready
-//! wakes the connection.
+//! wakes the connection; or requests were let in, and the connection is woken for the rest.
 
 use std::{
     io::{self, IoSlice},
@@ -16,10 +17,13 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+
+use super::entrance::Entrance;
 
 /// A TCP socket that is written with the cheapest call that will do.
 #[derive(Debug)]
@@ -71,15 +75,22 @@ impl AsyncWrite for Socket {
 /// Reads only when there may be something to read. HTTP/2 looks for frames whenever its connection
 /// is polled, and each look goes through TLS down to the socket; a connection that only sends
 /// events is polled for every one of them.
+///
+/// The requests of one read come in a few at a time. HTTP/2 takes in whatever it can read before it
+/// hands on the first request, and keeps room for as many as long as the connection lives.
 #[derive(Debug)]
 pub(crate) struct Gate<T> {
     io: T,
     bell: Arc<Bell>,
     waker: Waker,
+    entrance: Entrance,
+    /// Read, but not let in yet.
+    held: BytesMut,
 }
 
 impl<T> Gate<T> {
-    /// Wakes `connection` when bytes came. It has to be the same task as long as this lives.
+    /// The server's end of HTTP/2 from its first byte on. Wakes `connection` when bytes came. It has
+    /// to be the same task as long as this lives.
     pub(crate) fn new(io: T, connection: Waker) -> Self {
         let bell = Arc::new(Bell {
             rang: AtomicBool::new(true),
@@ -89,6 +100,8 @@ impl<T> Gate<T> {
             io,
             waker: Waker::from(Arc::clone(&bell)),
             bell,
+            entrance: Entrance::default(),
+            held: BytesMut::new(),
         }
     }
 }
@@ -117,14 +130,36 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gate<T> {
         _context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { io, bell, waker } = self.get_mut();
+        let Self {
+            io,
+            bell,
+            waker,
+            entrance,
+            held,
+        } = self.get_mut();
         if !bell.rang.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
+        if entrance.take_full() {
+            bell.connection.wake_by_ref(); // it has rung, so the rest is read then
+            return Poll::Pending;
+        }
+        if !held.is_empty() {
+            let room = into.remaining().min(held.len());
+            into.put_slice(&held.split_to(entrance.let_in(&held[..room])));
+            if held.is_empty() {
+                *held = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         bell.rang.swap(false, Ordering::SeqCst); // before the look: what comes later rings again
+        let before = into.filled().len();
         let read = Pin::new(io).poll_read(&mut Context::from_waker(waker), into);
         if read.is_ready() {
             bell.rang.store(true, Ordering::SeqCst);
+            let end = before + entrance.let_in(&into.filled()[before..]);
+            held.extend_from_slice(&into.filled()[end..]);
+            into.set_filled(end);
         }
         read
     }
