@@ -17,7 +17,7 @@ use std::{
     task::Context,
 };
 
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response, header::DATE};
 use hyper::{
     body::Incoming,
     rt::Executor,
@@ -51,6 +51,7 @@ const SEND_BUFFER: usize = 64 << 10;
 const PENDING_RESETS: usize = 20;
 /// Streams reset by us for a client's errors (CVE-2025-8671).
 const LOCAL_RESETS: usize = 256;
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Bytes of an HTTP/1.1 connection's buffers, beyond the headers' own limit.
 const HTTP1_BUFFER: usize = 64 << 10;
 
@@ -176,13 +177,24 @@ where
         let answer = Box::pin(handle(request, Arc::clone(&info)));
         let (info, orders) = (Arc::clone(&info), orders.clone());
         async move {
-            let answer = answer.await;
+            let mut answer = answer.await;
+            keep_out_of_the_table(answer.headers_mut());
             if info.is_let_go.load(Ordering::Relaxed) {
                 orders.give(Orders::LEAVE);
             }
             Ok(answer)
         }
     })
+}
+
+/// Headers that are never the same again. HTTP/2 would remember each for as long as the connection
+/// lives, up to the size of its table: 10 KiB of memory for a kubelet that renews its Lease.
+fn keep_out_of_the_table(headers: &mut HeaderMap) {
+    for name in [DATE, AUDIT_ID] {
+        if let Some(value) = headers.get_mut(name) {
+            value.set_sensitive(true);
+        }
+    }
 }
 
 fn log_end(info: &ConnectionInfo, result: hyper::Result<()>) {
