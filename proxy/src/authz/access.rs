@@ -78,7 +78,8 @@ impl<R: Reviews> AccessReviews<R> {
         };
         // Boxed: most accesses are remembered and need no room for a review.
         let reviewing = Box::pin(async {
-            let fetch = self.review(body.clone(), settings.allow_ttl, deny_ttl);
+            // Boxed again: the memory's own future would have room for it several times over.
+            let fetch = Box::pin(self.review(body.clone(), settings.allow_ttl, deny_ttl));
             if forgetful || body.len() >= REVIEW_BYTES_MAX {
                 let answer = fetch_now(fetch).await.map_err(Arc::new)?;
                 return Ok((answer, Origin::Fetch));
