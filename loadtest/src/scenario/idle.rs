@@ -13,6 +13,8 @@ use crate::watchers::Plan;
 
 /// Parts of the connections, in fifteenths, at which memory is taken.
 const STEPS: [usize; 4] = [2, 6, 10, 15];
+/// Parts in which the second half of the watches is opened.
+const PARTS: usize = 5;
 /// How long an allocator may take to give back what the start needed.
 const REST: u64 = 15;
 
@@ -33,7 +35,11 @@ pub(super) async fn run(mut run: Run) -> Result<Outcome> {
         engine.rest(rest).await;
         points.extend(engine.memory().map(|memory| (count as f64, memory)));
     }
-    engine.grow(connections, 2 * watches).await?;
+    // In parts: a server that reviews each watch refuses those that would wait for too many others.
+    for part in 1..=PARTS {
+        let more = watches * part / PARTS;
+        engine.grow(connections, watches + more).await?;
+    }
     let cost = engine.rest(rest.max(Duration::from_secs(5))).await;
     let doubled = engine.memory();
     let outcome = &mut engine.run.outcome;
