@@ -25,7 +25,7 @@ use std::{
 
 use rustls::{
     RootCertStore, ServerConfig,
-    crypto::CryptoProvider,
+    crypto::{CryptoProvider, aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::NoServerSessionStorage,
 };
@@ -201,6 +201,16 @@ impl Source for ServerFiles {
 pub(crate) const ALPN_H2: &[u8] = b"h2";
 /// ALPN name of HTTP/1.1.
 pub(crate) const ALPN_HTTP1: &[u8] = b"http/1.1";
+
+/// SHA-256 of `bytes`.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let suite = TLS13_AES_128_GCM_SHA256
+        .tls13()
+        .expect("the suite is one of TLS 1.3");
+    let digest = suite.common.hash_provider.hash(bytes);
+    let digest = digest.as_ref().try_into();
+    digest.expect("SHA-256 has 32 bytes")
+}
 
 /// The one provider of cryptography, named rather than taken from the process default, which
 /// another crate could set.

@@ -5,11 +5,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
 
 use super::{AuthnError, UserInfo};
-use crate::tls::{ClientCertificate, Leaf};
+use crate::tls::{ClientCertificate, Leaf, sha256};
 
 const COMMON_NAME: &str = "2.5.4.3";
 const ORGANIZATION: &str = "2.5.4.10";
@@ -89,12 +88,8 @@ fn text(attribute: &AttributeTypeAndValue<'_>) -> Result<String, AuthnError> {
 }
 
 fn fingerprint(der: &[u8]) -> String {
-    let suite = TLS13_AES_128_GCM_SHA256
-        .tls13()
-        .expect("the suite is one of TLS 1.3");
-    let digest = suite.common.hash_provider.hash(der);
     let mut hex = String::with_capacity(64);
-    for byte in digest.as_ref() {
+    for byte in sha256(der) {
         write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
     }
     hex

@@ -1,4 +1,7 @@
 //! SubjectAccessReview: its wire form, and a short, bounded memory of its answers.
+//!
+//! An answer is remembered by the SHA-256 of everything that was asked, a fifth of what it would be
+//! in full: ten watches of each kubelet are remembered at a time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +15,7 @@ use watershed_config::Authorization;
 use super::Attributes;
 use crate::authn::{ReviewError, Reviewer, Reviews};
 use crate::memo::{Answer, Fetched, Memo, Origin, fetch_now};
+use crate::tls::sha256;
 
 const PATH: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 /// What remembered answers may take, in bytes; beyond it accesses are reviewed again.
@@ -26,10 +30,10 @@ const SELECTOR_NOTE: &str = "Selector ignored due to parse error";
 /// after the kubelet does, and the kubelet asks again at once for what the pod needs.
 const NODE_REFUSAL_TTL_MAX: Duration = Duration::from_secs(1);
 
-/// Reviews of accesses, remembered by everything that was asked.
+/// Reviews of accesses, remembered by what was asked.
 pub(super) struct AccessReviews<R> {
     reviewer: Arc<Reviewer<R>>,
-    memory: Memo<Bytes, Verdict>,
+    memory: Memo<[u8; 32], Verdict>,
 }
 
 /// What a review found.
@@ -67,8 +71,9 @@ impl<R: Reviews> AccessReviews<R> {
         settings: &Authorization,
     ) -> Result<(Arc<Answer<Verdict>>, Origin), Arc<ReviewError>> {
         let body = request(attributes);
+        let digest = sha256(&body);
         let forgetful = settings.allow_ttl.is_zero() && settings.deny_ttl.is_zero();
-        if !forgetful && let Some(answer) = self.memory.remembered(&body).await {
+        if !forgetful && let Some(answer) = self.memory.remembered(&digest).await {
             return Ok((answer, Origin::Memory));
         }
         let deny_ttl = if attributes.user.is_node() {
@@ -84,7 +89,7 @@ impl<R: Reviews> AccessReviews<R> {
                 let answer = fetch_now(fetch).await.map_err(Arc::new)?;
                 return Ok((answer, Origin::Fetch));
             }
-            self.memory.answer(body, fetch).await
+            self.memory.answer(digest, fetch).await
         });
         reviewing.await
     }
@@ -95,7 +100,6 @@ impl<R: Reviews> AccessReviews<R> {
         allow_ttl: Duration,
         deny_ttl: Duration,
     ) -> Result<Fetched<Verdict>, ReviewError> {
-        let key = body.len();
         let answer: Response = self.reviewer.create(PATH, body).await?;
         let value = answer.status.judge();
         let (ttl, reason) = match &value {
@@ -106,12 +110,12 @@ impl<R: Reviews> AccessReviews<R> {
         Ok(Fetched {
             value,
             ttl,
-            bytes: 256 + key + reason,
+            bytes: 288 + reason,
         })
     }
 }
 
-/// The body of the review, which is also what its answer is remembered by.
+/// The body of the review, by which its answer is remembered too.
 fn request(attributes: &Attributes) -> Bytes {
     let resource_attributes = attributes.is_resource.then(|| ResourceAttributes {
         namespace: &attributes.namespace,
