@@ -39,12 +39,12 @@ use crate::{
     drain::Drain,
     listener::{ConnectionInfo, Protocol},
     metrics::{AuthorizationLabels, Metrics, RequestLabels},
-    negotiate::{Action, Endpoint, negotiate},
+    negotiate::{Action, Endpoint, ErrorsOf, negotiate},
     passthrough::{Passthrough, ToUpgrade},
     request::{self, Query, RequestInfo, Verb},
     serve::{self, Compressor, Instead, Read, Reason, Representation, answer::Answerer},
     shared_reads::{Bounds, Shared, SharedKey, SharedReads},
-    status::{ErrorFormat, Status},
+    status::Status,
     upstream::Upstream,
 };
 
@@ -80,7 +80,7 @@ struct Asked<'a> {
     connection: &'a Arc<ConnectionInfo>,
     info: &'a RequestInfo,
     query: &'a Query,
-    errors: &'a ErrorFormat,
+    errors: ErrorsOf<'a>,
     /// When its time is over, if it is no stream.
     deadline: Instant,
 }
@@ -117,16 +117,14 @@ impl Handler {
         let info = match RequestInfo::parse(request.method(), request.uri(), &query) {
             Ok(info) => info,
             Err(error) => {
-                let errors = ErrorFormat::negotiate(request.headers(), &query);
-                let mut response = local(error.status(), &errors);
+                let mut response = local(error.status(), errors_of(&request, &query));
                 // This error comes before the filter that adds it.
                 response.headers_mut().remove(header::CACHE_CONTROL);
                 return completed(response, audit_id);
             }
         };
         if self.drain.is_leaving() && !outlives_shutdown(&request) {
-            let errors = ErrorFormat::negotiate(request.headers(), &query);
-            let mut response = local(Status::shutting_down(), &errors);
+            let mut response = local(Status::shutting_down(), errors_of(&request, &query));
             response.headers_mut().remove(header::CACHE_CONTROL);
             if connection.protocol == Protocol::Http2 {
                 response.headers_mut().remove(header::CONNECTION);
@@ -147,10 +145,10 @@ impl Handler {
         query: &Query,
     ) -> Answered {
         let live = Arc::clone(&self.live.borrow());
-        let errors = ErrorFormat::negotiate(request.headers(), query);
+        let errors = errors_of(&request, query);
         let deadline = match request::timeout(info, query, live.limits.request_timeout) {
             Ok(deadline) => deadline,
-            Err(status) => return Answered::refused(status, &errors),
+            Err(status) => return Answered::refused(status, errors),
         };
         let certificate = connection.certificate();
         let identified = self.authenticator.authenticate(
@@ -163,7 +161,7 @@ impl Handler {
             Err(error) => {
                 tracing::debug!(client.addr = %connection.peer, %error, "not authenticated");
                 connection.let_go();
-                return Answered::refused(error.status(), &errors);
+                return Answered::refused(error.status(), errors);
             }
         };
         if identity.user.is_anonymous() {
@@ -175,7 +173,7 @@ impl Handler {
             connection,
             info,
             query,
-            errors: &errors,
+            errors,
             deadline: begun + deadline.unwrap_or(live.limits.request_timeout),
         };
         // Boxed once: with and without a deadline this future would keep room for it three times.
@@ -183,35 +181,29 @@ impl Handler {
         let answer = match deadline {
             Some(deadline) => match tokio::time::timeout(deadline, answering).await {
                 Ok(answer) => answer,
-                Err(_) => return Answered::refused(Status::request_timeout(), &errors),
+                Err(_) => return Answered::refused(Status::request_timeout(), errors),
             },
             None => answering.await,
         };
         match answer {
-            Ok(mut answered) => {
-                if let Some(warning) = identity.warning {
-                    let warning = HeaderValue::from_static(warning);
-                    answered
-                        .response
-                        .headers_mut()
-                        .append(header::WARNING, warning);
-                }
-                answered
-            }
+            Ok(answered) => answered.with_warning(identity.warning),
             Err(reason) => {
+                let due = deadline.map(|deadline| begun + deadline + OWN_TIMEOUT);
+                let format = errors.format();
                 // Boxed: most requests are answered here and need no room for it.
                 let forwarding = Box::pin(
                     self.passthrough
-                        .forward(request, connection, &identity, &errors),
+                        .forward(request, connection, &identity, &format),
                 );
-                let forwarded = match deadline {
-                    Some(deadline) => timeout_at(begun + deadline + OWN_TIMEOUT, forwarding).await,
+                let forwarded = match due {
+                    Some(due) => timeout_at(due, forwarding).await,
                     None => Ok(forwarding.await),
                 };
-                let served = reason.as_str();
-                let response =
-                    forwarded.unwrap_or_else(|_| local(Status::request_timeout(), &errors));
-                Answered { served, response }
+                let late = || Status::request_timeout().into_response(&format);
+                Answered {
+                    served: reason.as_str(),
+                    response: forwarded.unwrap_or_else(|_| late().map(Body::full)),
+                }
             }
         }
     }
@@ -246,14 +238,14 @@ impl Handler {
                 let target = request.uri().path_and_query().map_or("/", |it| it.as_str());
                 return Ok(Answered::cached(local(
                     error.status(&attributes, target),
-                    errors,
+                    *errors,
                 )));
             }
         };
         match read {
             // Boxed, so that what waits for a review needs no room for what follows.
             Ok(read) => Box::pin(self.permitted(asked, permit, (&resource, named), read)).await,
-            Err(status) => Ok(Answered::cached(local(*status, errors))),
+            Err(status) => Ok(Answered::cached(local(*status, *errors))),
         }
     }
 
@@ -291,7 +283,7 @@ impl Handler {
                 Ok(read) => read,
                 Err(Instead::Forward(reason)) => return Err(reason),
                 Err(Instead::Refuse(status)) => {
-                    return Ok(Answered::cached(local(*status, errors)));
+                    return Ok(Answered::cached(local(*status, *errors)));
                 }
             };
         }
@@ -299,7 +291,7 @@ impl Handler {
         let answerer = Answerer {
             cached: &cached,
             representation,
-            errors,
+            errors: *errors,
             connection: asked.connection,
             metrics: &self.metrics,
             patience: limits.consistent_read_timeout,
@@ -420,8 +412,16 @@ impl Answered {
         }
     }
 
+    fn with_warning(mut self, warning: Option<&'static str>) -> Self {
+        if let Some(warning) = warning.map(HeaderValue::from_static) {
+            let headers = self.response.headers_mut();
+            headers.append(header::WARNING, warning);
+        }
+        self
+    }
+
     /// An error of the proxy's own.
-    fn refused(status: Status, errors: &ErrorFormat) -> Self {
+    fn refused(status: Status, errors: ErrorsOf<'_>) -> Self {
         Self {
             served: "refused",
             response: local(status, errors),
@@ -449,8 +449,15 @@ fn named(info: &RequestInfo) -> GroupVersionResource {
     }
 }
 
-fn local(status: Status, errors: &ErrorFormat) -> Response<Body> {
-    status.into_response(errors).map(Body::full)
+fn errors_of<'a>(request: &'a Request<Incoming>, query: &'a Query) -> ErrorsOf<'a> {
+    ErrorsOf {
+        headers: request.headers(),
+        query,
+    }
+}
+
+fn local(status: Status, errors: ErrorsOf<'_>) -> Response<Body> {
+    status.into_response(&errors.format()).map(Body::full)
 }
 
 /// Adds what every answer has: the request's Audit-Id or a new one, and the time; unless the

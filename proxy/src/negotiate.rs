@@ -186,6 +186,23 @@ pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
         .any(|token| token.trim() == "gzip")
 }
 
+/// What the form of an error is chosen by. Most requests end without one, so it is not chosen
+/// before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ErrorsOf<'a> {
+    /// The request's.
+    pub(crate) headers: &'a HeaderMap,
+    /// The request's.
+    pub(crate) query: &'a Query,
+}
+
+impl ErrorsOf<'_> {
+    /// The form.
+    pub(crate) fn format(self) -> ErrorFormat {
+        ErrorFormat::negotiate(self.headers, self.query)
+    }
+}
+
 impl ErrorFormat {
     /// Chooses the form of an error: as the handler does, but without transforms and server
     /// versions, and indented JSON when nothing fits.

@@ -30,7 +30,8 @@ use crate::{
     caches::{Cached, Uncached},
     listener::ConnectionInfo,
     metrics::{Metrics, ResourceLabels},
-    status::{ErrorFormat, Status},
+    negotiate::ErrorsOf,
+    status::Status,
 };
 
 /// Seconds after which a client that found the cache busy should come back.
@@ -50,7 +51,7 @@ pub(crate) struct Answerer<'a> {
     /// How it is written.
     pub(crate) representation: Representation,
     /// How errors are written.
-    pub(crate) errors: &'a ErrorFormat,
+    pub(crate) errors: ErrorsOf<'a>,
     /// Whose stream it is.
     pub(crate) connection: &'a Arc<ConnectionInfo>,
     /// Families.
@@ -335,7 +336,7 @@ impl Answerer<'_> {
     }
 
     fn error(&self, status: Status) -> Response<Body> {
-        status.into_response(self.errors).map(Body::full)
+        status.into_response(&self.errors.format()).map(Body::full)
     }
 
     fn cache(&self) -> &WatchCache {
