@@ -20,11 +20,16 @@ use super::run::{ALL_CPU, Run};
 use super::{Administrator, Outcome, Progress};
 use crate::apiserver::torrent::{FIRST_VERSION, Torrent};
 use crate::kubelet::client::{Call, read};
-use crate::measure::prometheus::Metrics;
+use crate::measure::{process::Sample, prometheus::Metrics};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks at how far the proxy is.
 const LOOK: Duration = Duration::from_millis(250);
+/// Between two looks at memory that may still fall, and how long it may.
+const REST: Duration = Duration::from_secs(3);
+const REST_MAX: Duration = Duration::from_secs(30);
+/// Bytes of resident memory that come and go.
+const STEADY: u64 = 64 << 10;
 /// Updates that are watched through the proxy.
 const WATCHED: u64 = 100_000;
 /// How many of them at a time, and how long after the ones before.
@@ -61,6 +66,14 @@ pub(super) async fn run(mut run: Run) -> Result<Outcome> {
 
 /// Has the proxy open its cache, and measures what that takes.
 async fn fill(run: &mut Run, proxy: &Administrator, told: Told) -> Result<()> {
+    // What a first cache takes once, its connection among it, is no cost of objects.
+    let other = Call::read("/api/v1/services?resourceVersion=0&limit=1").json();
+    proxy
+        .client()
+        .call(&other, TIMEOUT)
+        .await
+        .context("list services")?;
+    sleep(LOOK).await;
     let before = run.sample();
     let list = Call::read("/api/v1/pods?resourceVersion=0&limit=1").json();
     let started = Instant::now();
@@ -79,7 +92,7 @@ async fn fill(run: &mut Run, proxy: &Administrator, told: Told) -> Result<()> {
         sleep(LOOK).await;
         held = metric(run, "watershed_watch_cache_objects").await?;
     }
-    sleep(Duration::from_secs(2)).await; // what filling took is given back
+    let after = at_rest(run).await;
     let torrent = Torrent::new(told.pods);
     let sent = torrent.bytes() as f64;
     let accounted = metric(run, "watershed_watch_cache_bytes").await?;
@@ -87,7 +100,7 @@ async fn fill(run: &mut Run, proxy: &Administrator, told: Told) -> Result<()> {
     let from = "what the proxy accounts for, over the bytes";
     run.outcome
         .derive("accounted memory", accounted / sent, Unit::Ratio, from);
-    if let Some((before, after)) = before.zip(run.sample()) {
+    if let Some((before, after)) = before.zip(after) {
         let grown = after.resident.saturating_sub(before.resident) as f64;
         let from = "growth of resident memory while the cache was filled, over the bytes";
         run.outcome
@@ -97,6 +110,21 @@ async fn fill(run: &mut Run, proxy: &Administrator, told: Told) -> Result<()> {
             .derive("accounting", accounted / grown.max(1.0), Unit::Ratio, from);
     }
     Ok(())
+}
+
+/// The process once what filling took is given back: allocators do so in seconds.
+async fn at_rest(run: &Run) -> Option<Sample> {
+    let mut last = run.sample()?;
+    for _ in 0..REST_MAX.as_secs() / REST.as_secs() {
+        sleep(REST).await;
+        let now = run.sample()?;
+        let is_steady = now.resident + STEADY >= last.resident;
+        last = now;
+        if is_steady {
+            break;
+        }
+    }
+    Some(last)
 }
 
 /// Updates without a limit.
