@@ -11,7 +11,8 @@
 //!    come and gone in between, and the stream has yet to say so.
 //! 3. A *fence*: a short watch from the own version. The apiserver sends a bookmark before its end,
 //!    and the fence carries every event up to it, so the own version may advance to the bookmark.
-//!    About one second on 1.36.
+//!    About one second on 1.36, and at most one a second: a stream that overtook a fence is late,
+//!    not quiet, and the next reader waits for it.
 //!
 //! Anything else, silence included, is no proof, and the reader forwards its request. Nor is a list
 //! older than what was served: an apiserver that lags is not believed. When nothing else comes for
@@ -45,6 +46,10 @@ const PACE: Duration = Duration::from_millis(20);
 /// How long the main stream may take to pass X before a fence is opened.
 const STREAM_GRACE: Duration = Duration::from_millis(100);
 
+/// The shortest time between the beginnings of two fences. One that brings the proof lasts as long;
+/// one that the stream overtook says that the stream is late, and deserves more patience.
+const FENCE_PACE: Duration = Duration::from_secs(1);
+
 /// `timeoutSeconds` of a fence: the bookmark comes two seconds before the end.
 const FENCE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -60,6 +65,8 @@ pub(super) struct Prober<'a, L> {
     upstream: &'a Upstream<'a, L>,
     /// Since when probes have been older than what was served, and what that was.
     older: Option<(Instant, ResourceVersion)>,
+    /// When the next fence may begin.
+    next_fence: Instant,
 }
 
 impl<'a, L: ListerWatcher> Prober<'a, L> {
@@ -67,6 +74,7 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
         Self {
             upstream,
             older: None,
+            next_fence: Instant::now(),
         }
     }
 
@@ -105,9 +113,11 @@ impl<'a, L: ListerWatcher> Prober<'a, L> {
         }
         self.older = None;
         self.upstream.shared.saw(page.resource_version);
-        if let Ok(proof) = tokio::time::timeout(STREAM_GRACE, self.proof(&page)).await {
+        let patience = self.next_fence.max(Instant::now() + STREAM_GRACE);
+        if let Ok(proof) = tokio::time::timeout_at(patience, self.proof(&page)).await {
             return Ok(proof);
         }
+        self.next_fence = Instant::now() + FENCE_PACE;
         self.upstream.shared.counters.fences.bump();
         let fenced = tokio::time::timeout(FENCE_PATIENCE, self.fence(&page)).await;
         fenced.unwrap_or(Ok(()))?;

@@ -242,6 +242,28 @@ async fn a_fence_proves_a_quiet_resource_and_brings_what_the_stream_still_owes()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_is_late_again_and_again_costs_one_fence_a_second() {
+    let (mut server, stream) = synced_with_many(100).await;
+    let begun = Instant::now();
+    let mut fences = 0;
+    for at in (110..210).step_by(10) {
+        let reading = read(&server).await;
+        let found = page(at, &[("a/p000", 1)], Some("more"));
+        server.list().await.1.send(found).unwrap();
+        let late = tokio::time::sleep(Duration::from_millis(150));
+        let fence = tokio::select! {
+            () = late => None,
+            (_, answer) = server.watch() => Some(open(answer)),
+        };
+        fences += u64::from(fence.is_some());
+        stream.bookmark(at, false).await;
+        assert_eq!(version(reading).await, Ok(at));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{begun:?}");
+    assert_eq!((fences, server.cache.stats().fences), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn some_of_the_deletions_of_one_version_are_no_proof_for_it() {
     let (mut server, stream) = synced_with_many(100).await;
     stream.event("DELETED", "a/p001", 150).await;
