@@ -149,6 +149,11 @@ impl<R: Reviews> Authenticator<R> {
         }
     }
 
+    /// Lets go of reviews that have expired, for as long as it is polled.
+    pub(crate) fn forget_expired(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.tokens.forget_expired()
+    }
+
     /// Identifies the caller by what its connection's certificate proves now and whom it names.
     /// `settings` may change between calls; the TTL applies to reviews made
     /// from then on.

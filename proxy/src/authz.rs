@@ -115,6 +115,11 @@ impl<R: Reviews> Authorizer<R> {
         }
     }
 
+    /// Lets go of reviews that have expired, for as long as it is polled.
+    pub(crate) fn forget_expired(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.reviews.forget_expired()
+    }
+
     /// Decides about one request. `settings` may change between calls; the TTLs apply to reviews
     /// made from then on.
     ///

@@ -155,6 +155,8 @@ impl Proxy {
             metrics: metrics.clone(),
         };
         let handler = Arc::new(handler(upstream, caches, metrics, live.clone(), carrying));
+        drain.spawn_background(handler.authenticator.forget_expired());
+        drain.spawn_background(handler.authorizer.forget_expired());
         drain.spawn(listener.serve(options, move |request, connection| {
             let handler = Arc::clone(&handler);
             async move { handler.handle(request, connection).await }

@@ -7,6 +7,9 @@
 //!
 //! Refuses to remember errors.
 //!
+//! What has expired is let go by a task of its owner ([`Memo::forget_expired`]): in passing it would
+//! be only when somebody asks, and a proxy whose clients have all their watches is asked nothing.
+//!
 //! Invariant: no answer is used at or after the instant it expires at, counted from before it was
 //! asked for, whatever the eviction of the underlying cache does.
 
@@ -19,6 +22,9 @@ use moka::Expiry;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use tokio::time::Instant;
+
+/// Between two times at which what has expired is let go; the cache itself counts in seconds.
+const FORGET_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Answers by key. Keys are compared in full.
 pub(crate) struct Memo<K, V> {
@@ -83,6 +89,17 @@ where
     /// What is remembered, in bytes; what came and went in the last moments may not be counted yet.
     pub(crate) fn bytes(&self) -> u64 {
         self.answers.weighted_size()
+    }
+
+    /// Lets go of what has expired, for as long as it is polled.
+    pub(crate) fn forget_expired(&self) -> impl Future<Output = ()> + Send + 'static {
+        let answers = self.answers.clone();
+        async move {
+            loop {
+                tokio::time::sleep(FORGET_INTERVAL).await;
+                answers.run_pending_tasks().await;
+            }
+        }
     }
 
     /// Does the counting that is otherwise done in passing.

@@ -143,6 +143,11 @@ impl<R: Reviews> TokenReviews<R> {
         }
     }
 
+    /// See [`Memo::forget_expired`].
+    pub(super) fn forget_expired(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.memory.forget_expired()
+    }
+
     /// The user a token stands for.
     ///
     /// # Errors

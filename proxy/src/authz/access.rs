@@ -61,6 +61,11 @@ impl<R: Reviews> AccessReviews<R> {
         }
     }
 
+    /// See [`Memo::forget_expired`].
+    pub(super) fn forget_expired(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.memory.forget_expired()
+    }
+
     /// The answer about `attributes`.
     ///
     /// # Errors

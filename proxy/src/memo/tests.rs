@@ -85,3 +85,29 @@ async fn errors_are_never_remembered() {
         .unwrap();
     assert_eq!(answer.value, 1);
 }
+
+#[tokio::test]
+async fn what_has_expired_is_let_go_though_nobody_asks() {
+    let memo = Memo::new(1 << 20);
+    let short = Fetched {
+        ttl: Duration::from_millis(1),
+        ..fetched(1, 0)
+    };
+    let kept = async { Ok::<_, Infallible>(fetched(2, 3600)) };
+    memo.answer("short", async { Ok::<_, Infallible>(short) })
+        .await
+        .unwrap();
+    memo.answer("kept", kept).await.unwrap();
+    memo.settle().await;
+    assert_eq!(memo.bytes(), 200);
+    let gone = async {
+        while memo.bytes() > 100 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // The cache looks at the clock of the machine, and only at every second of it.
+    tokio::select! {
+        () = memo.forget_expired() => unreachable!("it goes on"),
+        gone = tokio::time::timeout(Duration::from_secs(60), gone) => gone.unwrap(),
+    }
+}
