@@ -1,5 +1,6 @@
 //! Objects, selections and frames as short text, for the tests of this crate.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,6 +145,27 @@ pub(crate) fn drain(watcher: &mut Watcher) -> Vec<String> {
         }
     }
     seen
+}
+
+/// Opens a watch with initial events at some moment and folds it until `z/end` has come.
+pub(crate) async fn fold_until_the_end(cache: WatchCache, what: &str) -> Vec<String> {
+    let mut watcher = cache.watch_list(what, 3600);
+    let (mut view, mut initial) = (BTreeMap::new(), true);
+    while initial || !view.contains_key("z/end") {
+        let frames = watcher.next().await.expect("no end before");
+        for line in lines(&frames) {
+            let (event_type, object) = line.split_once(' ').unwrap();
+            let key = object.split('@').next().unwrap().to_owned();
+            let (held, new) = (view.contains_key(&key), object.to_owned());
+            match event_type {
+                "ADDED" => assert!(!held && view.insert(key, new).is_none(), "{line}"),
+                "MODIFIED" => assert!(held && view.insert(key, new).is_some(), "{line}"),
+                "DELETED" => assert!(view.remove(&key).is_some(), "{line}"),
+                _ => initial = false,
+            }
+        }
+    }
+    view.into_values().collect()
 }
 
 /// Frames as `TYPE key@version`, bookmarks as `BOOKMARK @version`, with ` end` after the initial

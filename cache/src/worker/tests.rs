@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 
 use super::*;
-use crate::testing::{cache_with, drain, lines};
+use crate::testing::{cache_with, drain, fold_until_the_end, lines};
 use crate::view::TICK;
 use crate::watch_cache::{Options, WatchCache, Writer};
 
@@ -112,33 +112,13 @@ fn work(dispatcher: Dispatcher, workers: &Workers, cache: &WatchCache) -> Vec<Ve
         assert!(workers.here().is_some());
         let mut readers = tokio::task::JoinSet::new();
         for _ in 0..8 {
-            readers.spawn(fold_until_the_end(cache.clone()));
+            readers.spawn(fold_until_the_end(cache.clone(), "ns=z"));
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let views = readers.join_all().await;
         dispatching.abort();
         views
     })
-}
-
-async fn fold_until_the_end(cache: WatchCache) -> Vec<String> {
-    let mut watcher = cache.watch_list("ns=z", 3600);
-    let (mut view, mut initial) = (std::collections::BTreeMap::new(), true);
-    while initial || !view.contains_key("z/end") {
-        let frames = watcher.next().await.expect("no end before");
-        for line in lines(&frames) {
-            let (event_type, object) = line.split_once(' ').unwrap();
-            let key = object.split('@').next().unwrap().to_owned();
-            let (held, new) = (view.contains_key(&key), object.to_owned());
-            match event_type {
-                "ADDED" => assert!(!held && view.insert(key, new).is_none(), "{line}"),
-                "MODIFIED" => assert!(held && view.insert(key, new).is_some(), "{line}"),
-                "DELETED" => assert!(view.remove(&key).is_some(), "{line}"),
-                _ => initial = false,
-            }
-        }
-    }
-    view.into_values().collect()
 }
 
 #[test]

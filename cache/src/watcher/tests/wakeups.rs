@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 
 use super::*;
+use crate::testing::fold_until_the_end;
 
 #[derive(Default)]
 struct CountWakes(AtomicUsize);
@@ -81,27 +82,6 @@ fn no_wakeup_is_lost_between_two_threads() {
             .expect("woken")
             .unwrap();
     });
-}
-
-/// Opens a watch with initial events at some moment and folds it until `z/end` has come.
-async fn fold_until_the_end(cache: crate::WatchCache, what: &str) -> Vec<String> {
-    let mut watcher = cache.watch_list(what, 3600);
-    let (mut view, mut initial) = (std::collections::BTreeMap::new(), true);
-    while initial || !view.contains_key("z/end") {
-        let frames = watcher.next().await.expect("no end before");
-        for line in lines(&frames) {
-            let (event_type, object) = line.split_once(' ').unwrap();
-            let key = object.split('@').next().unwrap().to_owned();
-            let (held, new) = (view.contains_key(&key), object.to_owned());
-            match event_type {
-                "ADDED" => assert!(!held && view.insert(key, new).is_none(), "{line}"),
-                "MODIFIED" => assert!(held && view.insert(key, new).is_some(), "{line}"),
-                "DELETED" => assert!(view.remove(&key).is_some(), "{line}"),
-                _ => initial = false,
-            }
-        }
-    }
-    view.into_values().collect()
 }
 
 #[test]
