@@ -115,13 +115,7 @@ impl Pki {
     /// When the system has no randomness.
     pub fn ephemeral() -> Result<Self> {
         let cluster = Authority::new(CLUSTER_AUTHORITY, generate()?)?;
-        let front_proxy = Authority::new(FRONT_PROXY_AUTHORITY, generate()?)?;
-        let server = cluster.server()?;
-        Ok(Self {
-            cluster,
-            front_proxy,
-            server,
-        })
+        Self::of(cluster)
     }
 
     /// The cluster authority out of its certificate and key, PEM, as [`Pki::authority_pem`] gives
@@ -135,6 +129,11 @@ impl Pki {
             key: KeyPair::from_pem(key).context("read the key of the authority")?,
             name: CLUSTER_AUTHORITY,
         };
+        Self::of(cluster)
+    }
+
+    /// Everything that a new front proxy and a server add to the cluster authority.
+    fn of(cluster: Authority) -> Result<Self> {
         let front_proxy = Authority::new(FRONT_PROXY_AUTHORITY, generate()?)?;
         let server = cluster.server()?;
         Ok(Self {
