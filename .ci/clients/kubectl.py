@@ -222,7 +222,8 @@ def prints_the_same(through, direct):
 
 
 def ageless(text):
-    return re.sub(r"\b(\d+[smhd])+( ago)?(?=\s)", "AGE", text)
+    """The text without ages, and without the spaces that fill their column: 9s turns into 10s between two commands."""
+    return re.sub(r"\b(AGE|(\d+[smhd])+( ago)?)( +|(?=\s))", "AGE ", text)
 
 
 def main(binary, direct, through):
