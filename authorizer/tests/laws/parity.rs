@@ -1,0 +1,191 @@
+//! The decision is that of the naive model, whatever was fed in whatever order.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use watershed_authorizer::{Authorizer, Decision, Facts, Features, Grant, GraphSize, RbacSize};
+
+use crate::ask::Ask;
+use crate::model::{Object, Verdict, World};
+use crate::random::{self, Change, NAMES, NAMESPACES, NODES};
+use crate::write::{self, Written};
+
+pub(crate) fn written(object: &Object) -> Written {
+    match object {
+        Object::Pod(pod) => write::pod(pod),
+        Object::Volume(volume) => write::volume(volume),
+        Object::Attachment(bound) => write::attachment(bound),
+        Object::Slice(bound) => write::slice(bound),
+        Object::CertificateRequest(bound) => write::certificate_request(bound),
+        Object::Role(role) => write::role(role),
+        Object::Binding(binding) => write::binding(binding),
+    }
+}
+
+pub(crate) fn feed(authorizer: &Authorizer, object: &Object) -> watershed_authorizer::Revoked {
+    let json = written(object).json.to_string();
+    let facts = Facts::read(object.key().0, json.as_bytes()).expect("an object is read");
+    authorizer.upsert(facts)
+}
+
+pub(crate) fn apply(authorizer: &Authorizer, world: &mut World, change: &Change) {
+    let (source, namespace, name) = change.object.key();
+    if change.deleted {
+        authorizer.delete(source, namespace, name);
+        world.delete(change.object.key());
+        return;
+    }
+    let written = written(&change.object);
+    let json = written.json.to_string();
+    let bytes = if change.protobuf {
+        &written.protobuf
+    } else {
+        json.as_bytes()
+    };
+    let facts = Facts::read(source, bytes).expect("an object is read");
+    authorizer.upsert(facts);
+    world.upsert(change.object.clone());
+}
+
+fn judge(
+    authorizer: &Authorizer,
+    world: &World,
+    ask: &Ask,
+    features: Features,
+) -> Result<(), TestCaseError> {
+    let verdict = world.decide(ask, features);
+    let decision = ask.decide(authorizer);
+    let agrees = match (&decision, &verdict) {
+        (Decision::Allow(Grant::Masters), Verdict::Masters)
+        | (Decision::Allow(Grant::NodeRule | Grant::NodeGraph), Verdict::Node) => true,
+        (Decision::Allow(Grant::Rbac), Verdict::Rbac(reasons)) => {
+            let reason = ask.with(|asks| authorizer.explain(asks));
+            reason.is_some_and(|reason| reasons.contains(&reason))
+        }
+        (Decision::NoOpinion(reason), Verdict::Refused(errors)) => {
+            let rbac = reason.find("RBAC: ").map_or("", |at| &reason[at..]);
+            let said = rbac.trim_start_matches("RBAC: ");
+            let said = said.trim_start_matches('[').trim_end_matches(']');
+            let said = said.split(", ").filter(|error| !error.is_empty());
+            said.map(str::to_owned)
+                .collect::<std::collections::BTreeSet<_>>()
+                == *errors
+        }
+        _other => false,
+    };
+    let dangerous = matches!(
+        (&decision, &verdict),
+        (Decision::Allow(_), Verdict::Refused(_))
+    );
+    let word = if dangerous { "ALLOWED" } else { "disagree" };
+    prop_assert!(
+        agrees,
+        "{word}: {ask:?}\nlocal: {decision:?}\nmodel: {verdict:?}"
+    );
+    Ok(())
+}
+
+/// Every question about the graph.
+pub(crate) fn questions() -> Vec<Ask> {
+    let resources = [
+        "secrets",
+        "configmaps",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "serviceaccounts",
+        "pods",
+        "resourceclaims@resource.k8s.io",
+        "resourceslices@resource.k8s.io",
+        "volumeattachments@storage.k8s.io",
+        "podcertificaterequests@certificates.k8s.io",
+    ];
+    let more = ["x-x", "x-y-made", "y-made-made", "z-z", "x-made", "y-y"];
+    let mut asks = Vec::new();
+    for resource in resources {
+        for namespace in NAMESPACES.iter().chain(&[""]) {
+            for name in NAMES.iter().chain(&more) {
+                for node in NODES {
+                    let ask = Ask::new(&format!("get {resource} {namespace}/{name}"));
+                    asks.push(ask.by_node(node));
+                }
+            }
+        }
+    }
+    asks
+}
+
+const FEATURES: Features = Features {
+    credential_provider_tokens: true,
+    pod_certificate_requests: true,
+    cluster_trust_bundles: false,
+};
+
+#[test]
+fn decisions_are_those_of_the_model() {
+    let changes = vec(random::change(), 0..60);
+    let asks = vec(random::ask(), 0..40);
+    let graph = questions();
+    random::check(256, (changes, asks), |(changes, asks)| {
+        let authorizer = Authorizer::new(FEATURES);
+        let mut world = World::default();
+        for changes in changes.chunks(15) {
+            for change in changes {
+                apply(&authorizer, &mut world, change);
+            }
+            for ask in &asks {
+                judge(&authorizer, &world, ask, FEATURES)?;
+            }
+            for ask in &graph {
+                judge(&authorizer, &world, ask, FEATURES)?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn feature_gates_decide_as_in_the_model() {
+    let features = (any::<bool>(), any::<bool>(), any::<bool>());
+    let features = features.prop_map(|(tokens, requests, bundles)| Features {
+        credential_provider_tokens: tokens,
+        pod_certificate_requests: requests,
+        cluster_trust_bundles: bundles,
+    });
+    let case = (
+        features,
+        vec(random::change(), 0..30),
+        vec(random::ask(), 0..100),
+    );
+    random::check(128, case, |(features, changes, asks)| {
+        let authorizer = Authorizer::new(features);
+        let mut world = World::default();
+        for change in &changes {
+            apply(&authorizer, &mut world, change);
+        }
+        for ask in &asks {
+            judge(&authorizer, &world, ask, features)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_deleted_leaves_nothing_behind() {
+    random::check(128, vec(random::change(), 0..80), |changes| {
+        let authorizer = Authorizer::default();
+        let mut world = World::default();
+        for change in &changes {
+            apply(&authorizer, &mut world, change);
+        }
+        for change in &changes {
+            let (source, namespace, name) = change.object.key();
+            authorizer.delete(source, namespace, name);
+        }
+        let graph = GraphSize {
+            bytes: 0,
+            ..authorizer.graph_size()
+        };
+        prop_assert_eq!(graph, GraphSize::default());
+        prop_assert_eq!(authorizer.rbac_size(), RbacSize::default());
+        Ok(())
+    });
+}
