@@ -68,6 +68,8 @@ pub struct GraphSize {
     pub mentions: usize,
     /// Persistent volumes with a claim.
     pub persistent_volumes: usize,
+    /// Names of objects, nodes and namespaces that are spoken of.
+    pub names: usize,
     /// Bytes of all of it.
     pub bytes: usize,
 }
@@ -123,7 +125,7 @@ impl Graph {
             Link::Node(node) if kind == Kind::Pod => state.unbind_pod(vertex, node),
             Link::Node(node) => state.unbind(vertex, node),
             Link::Volume(volume) => state.remove_volume(volume),
-            Link::None | Link::Edges(_) => Revoked::Nothing,
+            Link::None | Link::Edges(_) | Link::Mounts(_) => Revoked::Nothing,
         }
     }
 
@@ -154,6 +156,7 @@ impl Graph {
             nodes: names.len(Kind::Node),
             mentions: state.mentions,
             persistent_volumes: volumes.len(),
+            names: names.total(),
             bytes: names.bytes() + state.edges.bytes() + volumes.bytes() + state.list_bytes,
         }
     }
@@ -172,11 +175,12 @@ impl State {
             | Kind::ServiceAccount => self.edges_of(node).has(object),
             Kind::PersistentVolume => match self.names.link(object) {
                 Link::Volume(volume) => self.edges_of(node).has(self.volumes[volume].claim),
-                Link::None | Link::Node(_) | Link::Edges(_) => false,
+                Link::None | Link::Node(_) | Link::Edges(_) | Link::Mounts(_) => false,
             },
             Kind::Secret => {
                 let edges = self.edges_of(node);
-                edges.has(object) || edges.claims().any(|claim| self.mounts(claim, object))
+                let mounted = || edges.claims().any(|claim| self.mounts(claim, object));
+                edges.has(object) || (self.names.link(object) != Link::None && mounted())
             }
             Kind::Namespace | Kind::Node => false,
         }
@@ -189,7 +193,7 @@ impl State {
     fn edges_number(&self, node: Vertex) -> u32 {
         match self.names.link(node) {
             Link::Edges(number) => number,
-            Link::None | Link::Node(_) | Link::Volume(_) => {
+            Link::None | Link::Node(_) | Link::Volume(_) | Link::Mounts(_) => {
                 unreachable!("a node has edges from its first use to its last")
             }
         }

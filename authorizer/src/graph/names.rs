@@ -79,6 +79,8 @@ pub(super) enum Link {
     Edges(u32),
     /// The number of a volume: a volume's own, or the first for a claim.
     Volume(u32),
+    /// How many volumes mention a secret.
+    Mounts(u32),
 }
 
 /// Names, each once.
@@ -215,6 +217,11 @@ impl Names {
     /// How many names of a kind are spoken of.
     pub(super) fn len(&self, kind: Kind) -> usize {
         self.kinds[kind as usize].entries.len()
+    }
+
+    /// How many names are spoken of.
+    pub(super) fn total(&self) -> usize {
+        self.kinds.iter().map(|table| table.entries.len()).sum()
     }
 
     /// Bytes held.

@@ -113,7 +113,7 @@ impl State {
     fn node_of(&self, vertex: Vertex) -> Option<Vertex> {
         match self.names.link(vertex) {
             Link::Node(node) => Some(node),
-            Link::None | Link::Edges(_) | Link::Volume(_) => None,
+            Link::None | Link::Edges(_) | Link::Volume(_) | Link::Mounts(_) => None,
         }
     }
 

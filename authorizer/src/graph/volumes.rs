@@ -46,7 +46,7 @@ impl State {
     fn first_volume(&self, claim: Vertex) -> Option<u32> {
         match self.names.link(claim) {
             Link::Volume(number) => Some(number),
-            Link::None | Link::Node(_) | Link::Edges(_) => None,
+            Link::None | Link::Node(_) | Link::Edges(_) | Link::Mounts(_) => None,
         }
     }
 
@@ -109,6 +109,9 @@ impl State {
     fn add_volume(&mut self, name: &str, claim: Vertex, secrets: Box<[Vertex]>) {
         let vertex = self.names.acquire(Kind::PersistentVolume, "", name);
         self.list_bytes += size_of_val(&*secrets);
+        for &secret in &secrets {
+            self.count_mount(secret, 1);
+        }
         let number = self.volumes.insert(Volume {
             vertex,
             claim,
@@ -129,10 +132,24 @@ impl State {
         self.unlink(claim, number, next);
         self.list_bytes -= size_of_val(&*secrets);
         for &secret in &secrets {
+            self.count_mount(secret, -1);
             self.names.release(secret);
         }
         self.names.release(claim);
         self.names.release(vertex);
+    }
+
+    /// Counts a volume that mentions a secret, or one that no longer does.
+    fn count_mount(&mut self, secret: Vertex, by: i32) {
+        let before = match self.names.link(secret) {
+            Link::Mounts(before) => before,
+            Link::None | Link::Node(_) | Link::Edges(_) | Link::Volume(_) => 0,
+        };
+        let link = match before.saturating_add_signed(by) {
+            0 => Link::None,
+            mounts => Link::Mounts(mounts),
+        };
+        self.names.set_link(secret, link);
     }
 
     /// Takes a volume out of the list of its claim.

@@ -3,12 +3,15 @@
 //! Shares no code with what it judges. The rules for nodes are a table that is interpreted, the
 //! graph is a nest of `any`, RBAC evaluates every binding there is.
 
+mod rules;
+
 use std::collections::BTreeSet;
 
 use watershed_authorizer::{Features, Source};
 
 use crate::ask::Ask;
 use crate::objects::{Binding, Bound, Place, Pod, Role, Rule, Volume};
+use rules::{Certificates, Condition, RULES};
 
 /// An object of any kind.
 #[derive(Clone, Debug)]
@@ -331,122 +334,3 @@ fn describe(binding: &Binding, (kind, namespace, name): &(String, String, String
     let (role_kind, role) = &binding.role;
     format!("RBAC: allowed by {what} of {role_kind} \"{role}\" to {kind} \"{subject}\"")
 }
-
-#[derive(Clone, Copy, Debug)]
-enum Condition {
-    Always,
-    Related,
-    RelatedInNamespace,
-    OwnName,
-    OwnLease,
-    LeaseNamespace,
-    Selected,
-    SelectedOrRelated,
-    ServiceAccount,
-    Bundles,
-    CertificateRequests(Certificates),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Certificates {
-    Create,
-    Get,
-    Select,
-}
-
-use Condition::{
-    Always, Bundles, CertificateRequests, LeaseNamespace, OwnLease, OwnName, Related,
-    RelatedInNamespace, Selected, SelectedOrRelated, ServiceAccount,
-};
-
-/// `RESOURCE[/SUBRESOURCE]@GROUP`, verbs, condition.
-const RULES: &[(&str, &str, Condition)] = &[
-    ("secrets@", "get list watch", RelatedInNamespace),
-    ("configmaps@", "get list watch", RelatedInNamespace),
-    ("persistentvolumeclaims@", "get", Related),
-    ("persistentvolumeclaims/status@", "update patch", Related),
-    ("persistentvolumes@", "get", Related),
-    ("resourceclaims@resource.k8s.io", "get", Related),
-    ("volumeattachments@storage.k8s.io", "get", Related),
-    ("serviceaccounts@", "get", ServiceAccount),
-    ("serviceaccounts/token@", "create", Related),
-    (
-        "leases@coordination.k8s.io",
-        "get update patch delete",
-        OwnLease,
-    ),
-    (
-        "leases/*@coordination.k8s.io",
-        "get update patch delete",
-        OwnLease,
-    ),
-    ("leases@coordination.k8s.io", "create", LeaseNamespace),
-    ("leases/*@coordination.k8s.io", "create", LeaseNamespace),
-    (
-        "csinodes@storage.k8s.io",
-        "get update patch delete",
-        OwnName,
-    ),
-    ("csinodes@storage.k8s.io", "create", Always),
-    ("resourceslices@resource.k8s.io", "create", Always),
-    (
-        "resourceslices@resource.k8s.io",
-        "get update patch delete",
-        Related,
-    ),
-    (
-        "resourceslices@resource.k8s.io",
-        "list watch deletecollection",
-        Selected,
-    ),
-    ("nodes@", "create update patch", Always),
-    ("nodes@", "get list watch", OwnName),
-    ("nodes/status@", "update patch", Always),
-    ("pods@", "get", Related),
-    ("pods@", "list watch", SelectedOrRelated),
-    ("pods@", "create delete", Always),
-    ("pods/status@", "update patch", Always),
-    ("pods/eviction@", "create", Always),
-    (
-        "podcertificaterequests@certificates.k8s.io",
-        "create",
-        CertificateRequests(Certificates::Create),
-    ),
-    (
-        "podcertificaterequests@certificates.k8s.io",
-        "get",
-        CertificateRequests(Certificates::Get),
-    ),
-    (
-        "podcertificaterequests@certificates.k8s.io",
-        "list watch",
-        CertificateRequests(Certificates::Select),
-    ),
-    ("services@", "get list watch", Always),
-    ("endpoints@", "get", Always),
-    ("csidrivers@storage.k8s.io", "get list watch", Always),
-    ("runtimeclasses@node.k8s.io", "get list watch", Always),
-    (
-        "certificatesigningrequests@certificates.k8s.io",
-        "create get list watch",
-        Always,
-    ),
-    (
-        "clustertrustbundles@certificates.k8s.io",
-        "get list watch",
-        Bundles,
-    ),
-    ("events@", "create update patch", Always),
-    ("events@events.k8s.io", "create update patch", Always),
-    ("tokenreviews@authentication.k8s.io", "create", Always),
-    (
-        "subjectaccessreviews@authorization.k8s.io",
-        "create",
-        Always,
-    ),
-    (
-        "localsubjectaccessreviews@authorization.k8s.io",
-        "create",
-        Always,
-    ),
-];

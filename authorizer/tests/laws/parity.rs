@@ -1,5 +1,8 @@
 //! The decision is that of the naive model, whatever was fed in whatever order.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use watershed_authorizer::{Authorizer, Decision, Facts, Features, Grant, GraphSize, RbacSize};
@@ -51,7 +54,7 @@ fn judge(
     world: &World,
     ask: &Ask,
     features: Features,
-) -> Result<(), TestCaseError> {
+) -> Result<&'static str, TestCaseError> {
     let verdict = world.decide(ask, features);
     let decision = ask.decide(authorizer);
     let agrees = match (&decision, &verdict) {
@@ -66,9 +69,7 @@ fn judge(
             let said = rbac.trim_start_matches("RBAC: ");
             let said = said.trim_start_matches('[').trim_end_matches(']');
             let said = said.split(", ").filter(|error| !error.is_empty());
-            said.map(str::to_owned)
-                .collect::<std::collections::BTreeSet<_>>()
-                == *errors
+            said.map(str::to_owned).collect::<BTreeSet<_>>() == *errors
         }
         _other => false,
     };
@@ -81,7 +82,13 @@ fn judge(
         agrees,
         "{word}: {ask:?}\nlocal: {decision:?}\nmodel: {verdict:?}"
     );
-    Ok(())
+    Ok(match decision {
+        Decision::Allow(Grant::Masters) => "masters",
+        Decision::Allow(Grant::NodeRule) => "rule",
+        Decision::Allow(Grant::NodeGraph) => "graph",
+        Decision::Allow(Grant::Rbac) => "rbac",
+        Decision::NoOpinion(_) => "no: ",
+    })
 }
 
 /// Every question about the graph.
@@ -122,24 +129,54 @@ const FEATURES: Features = Features {
 #[test]
 fn decisions_are_those_of_the_model() {
     let changes = vec(random::change(), 0..60);
-    let asks = vec(random::ask(), 0..40);
+    let asks = vec(random::ask(), 60);
     let graph = questions();
-    random::check(256, (changes, asks), |(changes, asks)| {
+    let tally = RefCell::new(BTreeMap::new());
+    random::check(64, (changes, asks), |(changes, asks)| {
         let authorizer = Authorizer::new(FEATURES);
         let mut world = World::default();
         for changes in changes.chunks(15) {
             for change in changes {
                 apply(&authorizer, &mut world, change);
             }
-            for ask in &asks {
-                judge(&authorizer, &world, ask, FEATURES)?;
-            }
-            for ask in &graph {
-                judge(&authorizer, &world, ask, FEATURES)?;
+            for ask in asks.iter().chain(&graph) {
+                let kind = judge(&authorizer, &world, ask, FEATURES)?;
+                *tally.borrow_mut().entry(kind).or_insert(0_usize) += 1;
             }
         }
         Ok(())
     });
+    prove(&tally.borrow(), &["masters", "rule", "graph", "no: "]);
+}
+
+#[test]
+fn rbac_decisions_are_those_of_the_model() {
+    let case = (
+        vec(random::policy_change(), 5..60),
+        vec(random::policy_ask(), 60),
+    );
+    let tally = RefCell::new(BTreeMap::new());
+    random::check(192, case, |(changes, asks)| {
+        let authorizer = Authorizer::default();
+        let mut world = World::default();
+        for change in &changes {
+            apply(&authorizer, &mut world, change);
+        }
+        for ask in &asks {
+            let kind = judge(&authorizer, &world, ask, Features::default())?;
+            *tally.borrow_mut().entry(kind).or_insert(0_usize) += 1;
+        }
+        Ok(())
+    });
+    prove(&tally.borrow(), &["rbac", "no: "]);
+}
+
+/// Agreeing about refusals alone would be easy.
+fn prove(tally: &BTreeMap<&str, usize>, kinds: &[&str]) {
+    for kind in kinds {
+        let found = tally.get(kind).copied().unwrap_or_default();
+        assert!(found >= 20, "{kind}: {found} times, {tally:?}");
+    }
 }
 
 #[test]

@@ -192,11 +192,14 @@ const RULE_RESOURCES: &[&str] = &[
 const PATHS: &[&str] = &["/healthz", "/healthz/etcd", "/", "/metrics"];
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let verbs = prop_oneof![1 => Just(vec!["*".to_owned()]), 6 => some_of(VERBS)];
+    let verbs = prop_oneof![Just(vec!["*".to_owned()]), some_of(VERBS)];
     let parts = (
         verbs,
-        some_of(&["", "apps", "*", "resource.k8s.io"]),
-        some_of(RULE_RESOURCES),
+        prop_oneof![
+            Just(vec![String::new()]),
+            some_of(&["", "apps", "*", "resource.k8s.io"])
+        ],
+        prop_oneof![2 => some_of(RULE_RESOURCES), 1 => Just(vec!["*".to_owned()])],
         prop_oneof![2 => Just(Vec::new()), 1 => some_of(NAMES)],
         some_of(&[
             "/healthz",
@@ -222,7 +225,7 @@ fn scope() -> impl Strategy<Value = String> {
 }
 
 pub(crate) fn role() -> impl Strategy<Value = Role> {
-    (scope(), one_of(&["r1", "r2"]), vec(rule(), 0..3)).prop_map(|(namespace, name, rules)| Role {
+    (scope(), one_of(&["r1", "r2"]), vec(rule(), 0..4)).prop_map(|(namespace, name, rules)| Role {
         namespace,
         name,
         rules,
@@ -263,6 +266,13 @@ pub(crate) fn object() -> impl Strategy<Value = Object> {
     ]
 }
 
+fn policy() -> impl Strategy<Value = Object> {
+    prop_oneof![
+        role().prop_map(Object::Role),
+        binding().prop_map(Object::Binding),
+    ]
+}
+
 /// A change: an object that is new, changed or gone.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
@@ -273,12 +283,48 @@ pub(crate) struct Change {
 }
 
 pub(crate) fn change() -> impl Strategy<Value = Change> {
-    let parts = (object(), prop::bool::weighted(0.25), any::<bool>());
+    change_of(object())
+}
+
+/// A change of a role or a binding.
+pub(crate) fn policy_change() -> impl Strategy<Value = Change> {
+    change_of(policy())
+}
+
+fn change_of(object: impl Strategy<Value = Object>) -> impl Strategy<Value = Change> {
+    let parts = (object, prop::bool::weighted(0.25), any::<bool>());
     parts.prop_map(|(object, deleted, protobuf)| Change {
         object,
         deleted,
         protobuf,
     })
+}
+
+/// A request of somebody who has groups, for something that rules speak of.
+pub(crate) fn policy_ask() -> impl Strategy<Value = Ask> {
+    let resources = [0, 2, 3, 5, 6, 31, 32, 33].map(|at| RESOURCES[at]);
+    (
+        ask(),
+        select(resources.to_vec()),
+        some_of(GROUPS),
+        one_of(USERS),
+    )
+        .prop_map(|(ask, (resource, subresource, group), groups, user)| {
+            let base = Ask {
+                user,
+                groups,
+                ..ask
+            };
+            if !base.is_resource {
+                return base;
+            }
+            Ask {
+                group: group.to_owned(),
+                resource: resource.to_owned(),
+                subresource: subresource.to_owned(),
+                ..base
+            }
+        })
 }
 
 pub(crate) fn ask() -> impl Strategy<Value = Ask> {
@@ -290,7 +336,14 @@ pub(crate) fn ask() -> impl Strategy<Value = Ask> {
     let name = prop_oneof![1 => Just(String::new()), 1 => one_of(NODES), 4 => one_of(NAMES)];
     let field = one_of(&["spec.nodeName", "nodeName", "metadata.name"]);
     let selector = vec((field, prop::bool::weighted(0.8), one_of(NODES)), 0..3);
-    let user = (one_of(USERS), groups);
+    let nodes = one_of(NODES).prop_map(|node| {
+        let groups = ["system:nodes", "system:authenticated"];
+        (
+            format!("system:node:{node}"),
+            groups.map(str::to_owned).to_vec(),
+        )
+    });
+    let user = prop_oneof![1 => (one_of(USERS), groups), 1 => nodes];
     let target = (select(RESOURCES), namespace, name, selector);
     let is_resource = prop::bool::weighted(0.9);
     (user, one_of(VERBS), is_resource, target, one_of(PATHS)).prop_map(
