@@ -255,7 +255,71 @@ fn json() -> String {
     )
 }
 
+/// The same pod in protobuf, what nobody reads as one text.
+fn protobuf() -> Vec<u8> {
+    let field = |number: u32, value: &[u8]| {
+        let mut field = Vec::new();
+        for mut part in [
+            number << 3 | 2,
+            u32::try_from(value.len()).expect("a small value"),
+        ] {
+            while part >= 0x80 {
+                field.push((part & 0x7f) as u8 | 0x80);
+                part >>= 7;
+            }
+            field.push(part as u8);
+        }
+        [field, value.to_vec()].concat()
+    };
+    let name = |name: &str| field(1, name.as_bytes());
+    let local = |text: &str| field(1, &name(text));
+    let volume = |title: &str, number, source: &[u8]| {
+        let source = field(2, &field(number, source));
+        field(1, &[name(title), source].concat())
+    };
+    let metadata = [
+        name("backend-7d4b9c5f6d-0000005"),
+        field(3, b"team-0005"),
+        field(11, &[name("app"), field(2, b"backend")].concat()),
+        field(17, &[b'x'; 400]),
+    ]
+    .concat();
+    let token = [name("TOKEN"), field(3, &field(4, &local("tls-0000005")))].concat();
+    let container = [
+        name("main"),
+        field(2, &[b'x'; 80]),
+        field(7, &token),
+        field(19, &field(2, &local("config-5"))),
+        field(8, &[b'x'; 60]),
+        field(10, &[b'x'; 60]),
+    ]
+    .concat();
+    let projected = field(1, &field(3, &local("kube-root-ca.crt")));
+    let spec = [
+        volume("data", 10, &name("data-0000005")),
+        volume("kube-api-access", 26, &projected),
+        field(2, &container),
+        field(8, b"default"),
+        field(10, b"node-00005.example.internal"),
+        field(15, &name("registry-credentials")),
+        field(22, &[b'x'; 60]),
+    ]
+    .concat();
+    let pod = [
+        field(1, &metadata),
+        field(2, &spec),
+        field(3, &field(1, &[b'x'; 300])),
+    ]
+    .concat();
+    [b"k8s\0".to_vec(), field(2, &pod)].concat()
+}
+
 fn feed(criterion: &mut Criterion, authorizer: &Authorizer) {
+    let protobuf = protobuf();
+    let name = format!("feed/read a pod of {} bytes of protobuf", protobuf.len());
+    criterion.bench_function(&name, |bencher| {
+        bencher.iter(|| Facts::read(Source::Pods, black_box(&protobuf)));
+    });
     let json = json();
     let name = format!("feed/read a pod of {} bytes of JSON", json.len());
     criterion.bench_function(&name, |bencher| {
@@ -285,6 +349,12 @@ fn feed(criterion: &mut Criterion, authorizer: &Authorizer) {
 }
 
 fn main() {
+    let (json, protobuf) = (json(), protobuf());
+    let read = |bytes| Facts::read(Source::Pods, bytes).expect("a pod is read");
+    let (Facts::Pod(json), Facts::Pod(protobuf)) = (read(json.as_bytes()), read(&protobuf)) else {
+        unreachable!("facts are of what was asked for");
+    };
+    assert_eq!(json.references.len(), protobuf.references.len());
     let authorizer = cluster();
     let mut criterion = Criterion::default()
         .sample_size(20)

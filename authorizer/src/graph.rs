@@ -74,6 +74,9 @@ pub struct GraphSize {
     pub bytes: usize,
 }
 
+/// Objects forgotten in one turn of a writer.
+const CLEARED_AT_ONCE: usize = 64;
+
 /// The relations. Shared by reference; its methods take its lock.
 #[derive(Default)]
 pub(crate) struct Graph {
@@ -118,14 +121,25 @@ impl Graph {
     /// Forgets an object, which need not be known.
     pub(crate) fn delete(&self, kind: Kind, namespace: &str, name: &str) -> Revoked {
         let mut state = self.state.write();
-        let Some(vertex) = state.names.find(kind, namespace, name) else {
-            return Revoked::Nothing;
-        };
-        match state.names.link(vertex) {
-            Link::Node(node) if kind == Kind::Pod => state.unbind_pod(vertex, node),
-            Link::Node(node) => state.unbind(vertex, node),
-            Link::Volume(volume) => state.remove_volume(volume),
-            Link::None | Link::Edges(_) | Link::Mounts(_) => Revoked::Nothing,
+        let known = state.names.find(kind, namespace, name);
+        known.map_or(Revoked::Nothing, |object| state.delete(kind, object))
+    }
+
+    /// Forgets all objects of a kind, a few at a time, so that readers get their turn.
+    pub(crate) fn clear(&self, kind: Kind) -> Revoked {
+        let mut revoked = Revoked::Nothing;
+        let mut after = None;
+        loop {
+            let mut state = self.state.write();
+            let some: Vec<Vertex> = state.names.of(kind, after).take(CLEARED_AT_ONCE).collect();
+            let Some(&last) = some.last() else {
+                return revoked;
+            };
+            for object in some {
+                state.delete(kind, object);
+            }
+            after = Some(last);
+            revoked = Revoked::AnyNode;
         }
     }
 
@@ -163,6 +177,16 @@ impl Graph {
 }
 
 impl State {
+    /// Forgets an object that was fed.
+    fn delete(&mut self, kind: Kind, object: Vertex) -> Revoked {
+        match self.names.link(object) {
+            Link::Node(node) if kind == Kind::Pod => self.unbind_pod(object, node),
+            Link::Node(node) => self.unbind(object, node),
+            Link::Volume(volume) => self.remove_volume(volume),
+            Link::None | Link::Edges(_) | Link::Mounts(_) => Revoked::Nothing,
+        }
+    }
+
     fn reaches(&self, node: Vertex, kind: Kind, object: Vertex) -> bool {
         match kind {
             Kind::Pod

@@ -88,20 +88,21 @@ impl Authorizer {
 
     /// Forgets an object. It need not be known; the namespace of a cluster-scoped one is empty.
     pub fn delete(&self, source: Source, namespace: &str, name: &str) -> Revoked {
-        let kind = match source {
-            Source::Pods => Kind::Pod,
-            Source::PersistentVolumes => Kind::PersistentVolume,
-            Source::VolumeAttachments => Kind::VolumeAttachment,
-            Source::ResourceSlices => Kind::ResourceSlice,
-            Source::PodCertificateRequests => Kind::PodCertificateRequest,
-            Source::Roles | Source::ClusterRoles => {
-                return of_users(self.rbac.delete_role(namespace, name));
-            }
-            Source::RoleBindings | Source::ClusterRoleBindings => {
-                return of_users(self.rbac.delete_binding(namespace, name));
-            }
-        };
-        self.graph.delete(kind, namespace, name)
+        match target(source) {
+            Target::Graph(kind) => self.graph.delete(kind, namespace, name),
+            Target::Roles { .. } => of_users(self.rbac.delete_role(namespace, name)),
+            Target::Bindings { .. } => of_users(self.rbac.delete_binding(namespace, name)),
+        }
+    }
+
+    /// Forgets all objects of a source, as if each was deleted: for when nobody watches it any
+    /// more, so that what is deleted unseen gives nobody anything.
+    pub fn clear(&self, source: Source) -> Revoked {
+        match target(source) {
+            Target::Graph(kind) => self.graph.clear(kind),
+            Target::Roles { cluster_wide } => of_users(self.rbac.clear_roles(cluster_wide)),
+            Target::Bindings { cluster_wide } => of_users(self.rbac.clear_bindings(cluster_wide)),
+        }
     }
 
     /// Decides about a request: the first of `system:masters`, Node and RBAC that allows it does.
@@ -148,6 +149,26 @@ impl Authorizer {
     /// How much RBAC holds.
     pub fn rbac_size(&self) -> RbacSize {
         self.rbac.size()
+    }
+}
+
+/// Who keeps what a source says.
+enum Target {
+    Graph(Kind),
+    Roles { cluster_wide: bool },
+    Bindings { cluster_wide: bool },
+}
+
+const fn target(source: Source) -> Target {
+    let cluster_wide = !source.is_namespaced();
+    match source {
+        Source::Pods => Target::Graph(Kind::Pod),
+        Source::PersistentVolumes => Target::Graph(Kind::PersistentVolume),
+        Source::VolumeAttachments => Target::Graph(Kind::VolumeAttachment),
+        Source::ResourceSlices => Target::Graph(Kind::ResourceSlice),
+        Source::PodCertificateRequests => Target::Graph(Kind::PodCertificateRequest),
+        Source::Roles | Source::ClusterRoles => Target::Roles { cluster_wide },
+        Source::RoleBindings | Source::ClusterRoleBindings => Target::Bindings { cluster_wide },
     }
 }
 

@@ -89,6 +89,22 @@ impl Rbac {
         state.lose_if(removed.is_some())
     }
 
+    /// Forgets all roles, or all cluster roles. Returns whether there were any.
+    pub(crate) fn clear_roles(&self, cluster_wide: bool) -> bool {
+        let state = &mut *self.state.write();
+        let roles: Vec<RoleFacts> = if cluster_wide {
+            state.cluster_roles.drain().map(|(_, role)| role).collect()
+        } else {
+            let namespaces = state.roles.drain();
+            namespaces
+                .flat_map(|(_, roles)| roles.into_values())
+                .collect()
+        };
+        state.size.roles -= roles.len();
+        state.size.bytes -= roles.iter().map(RoleFacts::bytes).sum::<usize>();
+        state.lose_if(!roles.is_empty())
+    }
+
     /// Takes in a binding, or without a namespace a cluster role binding. Returns whether it gives
     /// less.
     pub(crate) fn upsert_binding(&self, binding: BindingFacts) -> bool {
@@ -116,6 +132,21 @@ impl Rbac {
         let removed = state.remove_binding(namespace, name);
         state.drop_empty(namespace);
         state.lose_if(removed.is_some())
+    }
+
+    /// Forgets all role bindings, or all cluster role bindings. Returns whether there were any.
+    pub(crate) fn clear_bindings(&self, cluster_wide: bool) -> bool {
+        let state = &mut *self.state.write();
+        let namespaces = state.bindings.iter();
+        let namespaces = namespaces.filter(|(namespace, _)| namespace.is_empty() == cluster_wide);
+        let bindings: Vec<Arc<BindingFacts>> = namespaces
+            .flat_map(|(_, bindings)| bindings.values().cloned())
+            .collect();
+        for binding in &bindings {
+            state.remove_binding(&binding.namespace, &binding.name);
+            state.drop_empty(&binding.namespace);
+        }
+        state.lose_if(!bindings.is_empty())
     }
 
     /// What the roles of the user say. The reason is empty unless a role is missing.

@@ -11,7 +11,7 @@ use watershed_authorizer::{Authorizer, Facts, PodFacts, Reference, Referenced};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const PODS: usize = 100_000;
+const PODS: usize = 60_000;
 const PODS_PER_NODE: usize = 100;
 
 /// Six mentions: three that the namespace shares, one that the deployment shares, and a claim and a

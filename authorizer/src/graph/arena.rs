@@ -43,6 +43,12 @@ impl<T: Default> Arena<T> {
         std::mem::take(&mut self[number])
     }
 
+    /// What stands at a number, also after it was removed; `None` beyond all numbers.
+    pub(super) fn get(&self, number: u32) -> Option<&T> {
+        let number = number as usize;
+        self.pieces.get(number / PIECE)?.get(number % PIECE)
+    }
+
     /// How many values there are.
     pub(super) fn len(&self) -> usize {
         let places: usize = self.pieces.iter().map(Vec::len).sum();

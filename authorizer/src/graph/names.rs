@@ -197,6 +197,15 @@ impl Names {
         Some(entry.link)
     }
 
+    /// The names of a kind that are spoken of, from the one after the given vertex.
+    pub(super) fn of(&self, kind: Kind, after: Option<Vertex>) -> impl Iterator<Item = Vertex> {
+        let entries = &self.kinds[kind as usize].entries;
+        let first = after.map_or(0, |vertex| vertex.place().1 + 1);
+        let numbers = (first..).map_while(|number| Some((number, entries.get(number)?)));
+        let spoken_of = numbers.filter(|(_, entry)| entry.uses > 0);
+        spoken_of.map(move |(number, _)| Vertex::new(kind, number))
+    }
+
     pub(super) fn name(&self, vertex: Vertex) -> &str {
         &self.entry(vertex).name
     }

@@ -1,5 +1,7 @@
 //! Every way through the graph, by itself.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use watershed_authorizer::{Authorizer, Facts, Source};
 
 use crate::ask::Ask;
@@ -103,6 +105,17 @@ fn a_claim_from_a_template_is_given_once_its_status_names_it() {
         feed(&authorizer, &Object::Pod(pod));
         assert_eq!(may(&authorizer, "n1", request), given, "{made:?}");
     }
+}
+
+#[test]
+fn a_claim_of_a_kind_nobody_knows_gives_nothing() {
+    let authorizer = Authorizer::default();
+    let mut pod = write::pod(&pod("n1", &[(Place::FromTemplate(Made::Object), "gpu")])).json;
+    pod["spec"]["resourceClaims"][0] = serde_json::json!({"name": "gpu", "fromTheFuture": "x"});
+    let pod = pod.to_string();
+    authorizer.upsert(Facts::read(Source::Pods, pod.as_bytes()).expect("a pod"));
+    let request = "get resourceclaims@resource.k8s.io ns/gpu-made";
+    assert!(!may(&authorizer, "n1", request));
 }
 
 #[test]
@@ -284,4 +297,31 @@ fn what_belongs_to_a_node_moves_with_it() {
         authorizer.delete(source, namespace, "it");
         assert_eq!(given(), [false, false], "{resource}");
     }
+}
+
+#[test]
+fn a_change_never_takes_away_what_it_keeps() {
+    let authorizer = Authorizer::default();
+    let kept = (Place::ImagePullSecret, "kept");
+    feed(&authorizer, &Object::Pod(pod("n1", &[kept])));
+    let writing = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        for _reader in 0..2 {
+            scope.spawn(|| {
+                while writing.load(Ordering::Relaxed) {
+                    assert!(may(&authorizer, "n1", "get secrets ns/kept"));
+                    assert!(!may(&authorizer, "n2", "get secrets ns/kept"));
+                }
+            });
+        }
+        for round in 0..300 {
+            let other = format!("other-{round}");
+            let mentions = [kept, (Place::Csi, &other)];
+            feed(
+                &authorizer,
+                &Object::Pod(pod("n1", &mentions[..1 + round % 2])),
+            );
+        }
+        writing.store(false, Ordering::Relaxed);
+    });
 }

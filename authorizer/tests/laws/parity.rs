@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use watershed_authorizer::{Authorizer, Decision, Facts, Features, Grant, GraphSize, RbacSize};
+use proptest::sample;
+use watershed_authorizer::{
+    Authorizer, Decision, Facts, Features, Grant, GraphSize, RbacSize, Source,
+};
 
 use crate::ask::Ask;
 use crate::model::{Object, Verdict, World};
@@ -206,6 +209,44 @@ fn feature_gates_decide_as_in_the_model() {
 }
 
 #[test]
+fn clearing_a_source_is_deleting_all_of_it() {
+    let case = (
+        vec(random::change(), 20..60),
+        sample::subsequence(Source::ALL.to_vec(), 1..4),
+        vec(random::ask(), 30),
+    );
+    let graph = questions();
+    random::check(48, case, |(changes, sources, asks)| {
+        let authorizer = Authorizer::new(FEATURES);
+        let mut world = World::default();
+        for change in &changes {
+            apply(&authorizer, &mut world, change);
+        }
+        for source in sources {
+            authorizer.clear(source);
+            world.objects.retain(|object| object.key().0 != source);
+        }
+        for ask in asks.iter().chain(graph.iter().step_by(5)) {
+            judge(&authorizer, &world, ask, FEATURES)?;
+        }
+        for source in Source::ALL {
+            authorizer.clear(source);
+        }
+        prop_assert_eq!(emptied(&authorizer), GraphSize::default());
+        prop_assert_eq!(authorizer.rbac_size(), RbacSize::default());
+        Ok(())
+    });
+}
+
+/// The size without the bytes: tables are kept.
+fn emptied(authorizer: &Authorizer) -> GraphSize {
+    GraphSize {
+        bytes: 0,
+        ..authorizer.graph_size()
+    }
+}
+
+#[test]
 fn what_is_deleted_leaves_nothing_behind() {
     random::check(128, vec(random::change(), 0..80), |changes| {
         let authorizer = Authorizer::default();
@@ -217,11 +258,7 @@ fn what_is_deleted_leaves_nothing_behind() {
             let (source, namespace, name) = change.object.key();
             authorizer.delete(source, namespace, name);
         }
-        let graph = GraphSize {
-            bytes: 0,
-            ..authorizer.graph_size()
-        };
-        prop_assert_eq!(graph, GraphSize::default());
+        prop_assert_eq!(emptied(&authorizer), GraphSize::default());
         prop_assert_eq!(authorizer.rbac_size(), RbacSize::default());
         Ok(())
     });
