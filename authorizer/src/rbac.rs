@@ -187,7 +187,7 @@ impl State {
     /// The first binding with a rule that allows the request.
     fn first_grant<'s>(&'s self, asks: &Attributes<'s>) -> Option<&'s BindingFacts> {
         self.of_user(asks).find(|binding| {
-            let role = self.role(binding).ok();
+            let role = self.role(binding);
             role.is_some_and(|role| role.rules.iter().any(|rule| rules::allows(rule, asks)))
         })
     }
@@ -202,27 +202,13 @@ impl State {
         cluster_wide.chain(local.into_iter().flatten())
     }
 
-    /// The role of a binding, or why there is none.
-    fn role(&self, binding: &BindingFacts) -> Result<&RoleFacts, String> {
-        let name = &binding.role_name;
+    /// The role of a binding, if there is one. No role has no namespace: a cluster role binding to
+    /// one finds none.
+    fn role(&self, binding: &BindingFacts) -> Option<&RoleFacts> {
         match &*binding.role_kind {
-            "ClusterRole" => self.cluster_roles.get(name).ok_or_else(|| {
-                let name = Quoted(name);
-                format!("clusterrole.rbac.authorization.k8s.io {name} not found")
-            }),
-            // No role has no namespace: a cluster role binding to one finds none.
-            "Role" => self
-                .roles
-                .get(&binding.namespace)
-                .and_then(|roles| roles.get(name))
-                .ok_or_else(|| {
-                    let name = Quoted(name);
-                    format!("role.rbac.authorization.k8s.io {name} not found")
-                }),
-            other => Err(format!(
-                "unsupported role reference kind: {}",
-                Quoted(other)
-            )),
+            "ClusterRole" => self.cluster_roles.get(&binding.role_name),
+            "Role" => self.roles.get(&binding.namespace)?.get(&binding.role_name),
+            _other => None,
         }
     }
 
@@ -230,10 +216,11 @@ impl State {
     fn trouble(&self, asks: &Attributes<'_>) -> String {
         let mut errors: Vec<String> = Vec::new();
         for binding in self.of_user(asks) {
-            if let Err(error) = self.role(binding)
-                && !errors.contains(&error)
-            {
-                errors.push(error);
+            if self.role(binding).is_none() {
+                let error = missing(binding);
+                if !errors.contains(&error) {
+                    errors.push(error);
+                }
             }
         }
         match errors.as_slice() {
@@ -271,6 +258,16 @@ impl State {
     fn lose_if(&mut self, lost: bool) -> bool {
         self.losses += u64::from(lost);
         lost
+    }
+}
+
+/// What the apiserver says of a binding without its role.
+fn missing(binding: &BindingFacts) -> String {
+    let (kind, name) = (&*binding.role_kind, Quoted(&binding.role_name));
+    match kind {
+        "ClusterRole" => format!("clusterrole.rbac.authorization.k8s.io {name} not found"),
+        "Role" => format!("role.rbac.authorization.k8s.io {name} not found"),
+        other => format!("unsupported role reference kind: {}", Quoted(other)),
     }
 }
 

@@ -266,3 +266,34 @@ fn part(hash: u64) -> usize {
 fn allocated(text: &str) -> usize {
     text.len().next_multiple_of(16)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Kind, Names};
+
+    #[test]
+    fn every_name_of_every_namespace_has_its_own_vertex() {
+        let mut names = Names::default();
+        let namespaces: Vec<String> = (0..3000).map(|number| format!("ns-{number}")).collect();
+        let kinds = [Kind::Secret, Kind::ConfigMap];
+        let mut vertices = BTreeSet::new();
+        for kind in kinds {
+            for namespace in namespaces.iter().map(String::as_str).chain([""]) {
+                let vertex = names.acquire(kind, namespace, "same");
+                assert!(vertices.insert(vertex), "{kind:?} in {namespace:?}");
+                assert!(vertex.is(kind));
+            }
+        }
+        for kind in kinds {
+            for namespace in namespaces.iter().map(String::as_str).chain([""]) {
+                let vertex = names.find(kind, namespace, "same").expect("it is known");
+                assert!(vertices.remove(&vertex), "{kind:?} in {namespace:?}");
+                names.release(vertex);
+                assert_eq!(names.find(kind, namespace, "same"), None);
+            }
+        }
+        assert_eq!(names.total(), 0);
+    }
+}

@@ -86,6 +86,25 @@ fn a_volume_revokes_only_while_a_pod_uses_its_claim() {
 }
 
 #[test]
+fn volumes_of_a_claim_that_no_pod_uses_revoke_nothing() {
+    let authorizer = Authorizer::default();
+    for name in ["first", "second"] {
+        feed(
+            &authorizer,
+            &Object::Volume(Volume {
+                name: name.to_owned(),
+                claim: Some(("ns".to_owned(), "c".to_owned())),
+                secrets: Vec::new(),
+            }),
+        );
+    }
+    for name in ["first", "second"] {
+        let deleted = authorizer.delete(Source::PersistentVolumes, "", name);
+        assert_eq!(deleted, Revoked::Nothing, "{name}");
+    }
+}
+
+#[test]
 fn an_attachment_revokes_from_the_node_it_leaves() {
     let authorizer = Authorizer::default();
     let attachment = |node: &str| {
