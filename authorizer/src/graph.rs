@@ -57,7 +57,9 @@ pub enum Revoked {
     AnyUser,
 }
 
-/// How large the graph is.
+/// How large the graph is. It grows with what is fed, without a limit of its own: by a few hundred
+/// bytes for a pod, and by its name and eight bytes for every object it mentions. Who feeds it
+/// compares the bytes with a limit, and beyond it clears the graph and asks the apiserver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GraphSize {
     /// Pods that are bound.

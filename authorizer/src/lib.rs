@@ -16,6 +16,34 @@
 //! came from, which [`Grant`] names; a "no" may be given to a client only if all facts were fed that
 //! an apiserver would have had. What [`Facts::read`] cannot read makes the facts incomplete.
 //!
+//! ```
+//! use watershed_authorizer::{Attributes, Authorizer, Decision, Facts, Grant, Source, User};
+//!
+//! let authorizer = Authorizer::default();
+//! let pod = br#"{"metadata":{"namespace":"ns","name":"p"},
+//!                "spec":{"nodeName":"n1","imagePullSecrets":[{"name":"registry"}]}}"#;
+//! authorizer.upsert(Facts::read(Source::Pods, pod)?);
+//!
+//! let groups = ["system:nodes".to_owned()];
+//! let asks = Attributes {
+//!     user: User { name: "system:node:n1", groups: &groups },
+//!     verb: "get",
+//!     is_resource: true,
+//!     group: "",
+//!     resource: "secrets",
+//!     subresource: "",
+//!     namespace: "ns",
+//!     name: "registry",
+//!     path: "",
+//!     selects: &|_field, _value| false,
+//! };
+//! assert_eq!(authorizer.decide(&asks), Decision::Allow(Grant::NodeGraph));
+//! authorizer.delete(Source::Pods, "ns", "p");
+//! let reason = "no relationship found between node 'n1' and this object";
+//! assert_eq!(authorizer.decide(&asks), Decision::NoOpinion(reason.to_owned()));
+//! # Ok::<(), watershed_authorizer::FactsError>(())
+//! ```
+//!
 //! Revocation: every change returns whom it may have cost a right ([`Revoked`]), and
 //! [`Authorizer::generation`] is another number for a user who may have lost one.
 
