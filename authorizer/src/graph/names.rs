@@ -98,7 +98,7 @@ struct Table {
 }
 
 /// Parts of the index of a kind.
-const PARTS: usize = 64;
+const PARTS: usize = 256;
 
 impl Default for Table {
     fn default() -> Self {

@@ -184,6 +184,12 @@ fn bindings_are_for_users_groups_and_service_accounts() {
         (("", "ServiceAccount", "ns", "agent"), agent, &[], true),
         (("", "ServiceAccount", "other", "agent"), agent, &[], false),
         (("", "ServiceAccount", "", "agent"), agent, &[], false),
+        (
+            ("", "ServiceAccount", "", "agent"),
+            "system:serviceaccount::agent",
+            &[],
+            false,
+        ),
         (("ns", "ServiceAccount", "", "agent"), agent, &[], true),
         (
             ("ns", "ServiceAccount", "other", "agent"),
