@@ -27,6 +27,7 @@ pub(crate) fn check<S: Strategy>(
     let config = ProptestConfig {
         cases,
         failure_persistence: None,
+        max_shrink_time: 20_000, // milliseconds
         ..ProptestConfig::default()
     };
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
