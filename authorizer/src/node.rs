@@ -315,6 +315,9 @@ impl<'a> Node<'_, 'a> {
         {
             return Decision::Allow(Grant::NodeGraph);
         }
-        Decision::NoOpinion(Refusal::Unrelated { node: self.name })
+        Decision::NoOpinion(Refusal::Unrelated {
+            node: self.name,
+            sources: kind.sources(),
+        })
     }
 }

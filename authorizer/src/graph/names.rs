@@ -12,6 +12,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use hashbrown::HashTable;
 
 use super::arena::Arena;
+use crate::facts::Source;
 
 /// What an object is. Only the graph knows the first two, which are no objects somebody asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,24 @@ pub(crate) enum Kind {
     Secret,
     ServiceAccount,
     VolumeAttachment,
+}
+
+impl Kind {
+    /// Whose objects lie on the ways from an object of this kind to a node.
+    pub(crate) const fn sources(self) -> &'static [Source] {
+        match self {
+            Self::ConfigMap
+            | Self::PersistentVolumeClaim
+            | Self::Pod
+            | Self::ResourceClaim
+            | Self::ServiceAccount => &[Source::Pods],
+            Self::PersistentVolume | Self::Secret => &[Source::Pods, Source::PersistentVolumes],
+            Self::PodCertificateRequest => &[Source::PodCertificateRequests],
+            Self::ResourceSlice => &[Source::ResourceSlices],
+            Self::VolumeAttachment => &[Source::VolumeAttachments],
+            Self::Namespace | Self::Node => &[],
+        }
+    }
 }
 
 const KINDS: usize = Kind::VolumeAttachment as usize + 1;

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::facts::Source;
+
 /// A reason. Printed only if nobody else allows the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal<'a> {
@@ -16,6 +18,8 @@ pub enum Refusal<'a> {
     Unrelated {
         /// Who asks.
         node: &'a str,
+        /// Whose objects could be the way.
+        sources: &'static [Source],
     },
     /// A node asked for all nodes.
     AllNodes {
@@ -42,7 +46,7 @@ impl fmt::Display for Refusal<'_> {
             Self::Silent => Ok(()),
             Self::Text(text) => out.write_str(text),
             Self::UnknownNode => out.write_str(r#"unknown node for user "system:node:""#),
-            Self::Unrelated { node } => write!(
+            Self::Unrelated { node, .. } => write!(
                 out,
                 "no relationship found between node '{node}' and this object"
             ),

@@ -1,6 +1,6 @@
 //! Requests, and a short way of writing them down.
 
-use watershed_authorizer::{Attributes, Authorizer, Decision, Grant, User};
+use watershed_authorizer::{Attributes, Authorizer, Decision, Denial, Grant, User};
 
 /// A request with everything an authorizer looks at.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +93,7 @@ impl Ask {
         })
     }
 
-    pub(crate) fn decide(&self, authorizer: &Authorizer) -> Decision<String> {
+    pub(crate) fn decide(&self, authorizer: &Authorizer) -> Decision<Denial> {
         self.with(|asks| authorizer.decide(asks))
     }
 
@@ -114,12 +114,12 @@ fn requirement(text: &str) -> (String, bool, String) {
 }
 
 /// A decision as a table shows it: `rule`, `graph`, `rbac`, `masters`, or `no: ` and the reason.
-pub(crate) fn shown(decision: &Decision<String>) -> String {
+pub(crate) fn shown(decision: &Decision<Denial>) -> String {
     match decision {
         Decision::Allow(Grant::Masters) => "masters".to_owned(),
         Decision::Allow(Grant::NodeRule) => "rule".to_owned(),
         Decision::Allow(Grant::NodeGraph) => "graph".to_owned(),
         Decision::Allow(Grant::Rbac) => "rbac".to_owned(),
-        Decision::NoOpinion(reason) => format!("no: {reason}"),
+        Decision::NoOpinion(denial) => format!("no: {}", denial.reason),
     }
 }

@@ -67,7 +67,8 @@ fn judge(
             let reason = ask.with(|asks| authorizer.explain(asks));
             reason.is_some_and(|reason| reasons.contains(&reason))
         }
-        (Decision::NoOpinion(reason), Verdict::Refused(errors)) => {
+        (Decision::NoOpinion(denial), Verdict::Refused(errors)) => {
+            let reason = &denial.reason;
             let rbac = reason.find("RBAC: ").map_or("", |at| &reason[at..]);
             let said = rbac.trim_start_matches("RBAC: ");
             let said = said.trim_start_matches('[').trim_end_matches(']');
@@ -234,6 +235,42 @@ fn clearing_a_source_is_deleting_all_of_it() {
         }
         prop_assert_eq!(emptied(&authorizer), GraphSize::default());
         prop_assert_eq!(authorizer.rbac_size(), RbacSize::default());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_denial_names_every_source_that_could_change_it() {
+    let case = (
+        vec(random::change(), 0..40),
+        vec(random::change(), 1..20),
+        vec(random::ask(), 1..20),
+    );
+    let graph = questions();
+    random::check(48, case, |(before, after, asks)| {
+        let authorizer = Authorizer::new(FEATURES);
+        let mut world = World::default();
+        for change in &before {
+            apply(&authorizer, &mut world, change);
+        }
+        let asks = asks.iter().chain(graph.iter().step_by(11));
+        for change in &after {
+            let denied: Vec<_> = asks
+                .clone()
+                .filter_map(|ask| match ask.decide(&authorizer) {
+                    Decision::NoOpinion(denial) => Some((ask, denial)),
+                    Decision::Allow(_) => None,
+                })
+                .collect();
+            apply(&authorizer, &mut world, change);
+            for (ask, denial) in denied {
+                let named = denial
+                    .sources()
+                    .any(|source| source == change.object.key().0);
+                let changed = ask.decide(&authorizer) != Decision::NoOpinion(denial);
+                prop_assert!(named || !changed, "{ask:?} after {change:?}");
+            }
+        }
         Ok(())
     });
 }
