@@ -2,7 +2,7 @@
 
 mod own;
 
-use watershed_authorizer::{Authorizer, Features};
+use watershed_authorizer::{Authorizer, Decision, Features, Source};
 
 use crate::ask::{Ask, shown};
 use crate::model::Object;
@@ -298,5 +298,49 @@ fn a_node_is_its_prefix_and_its_group() {
     for (user, groups, expected) in table {
         let decision = ask.clone().by(user, groups).decide(&authorizer);
         assert_eq!(shown(&decision), expected, "{user} in {groups:?}");
+    }
+}
+
+#[test]
+fn a_denial_depends_on_the_ways_there_could_be() {
+    use Source::{PersistentVolumes, Pods, ResourceSlices, VolumeAttachments};
+    let authorizer = world(Features::default());
+    let table = [
+        ("get secrets ns/other", &[Pods, PersistentVolumes][..], true),
+        (
+            "get persistentvolumes other",
+            &[Pods, PersistentVolumes],
+            false,
+        ),
+        ("get configmaps ns/other", &[Pods], true),
+        ("get persistentvolumeclaims ns/other", &[Pods], true),
+        ("get serviceaccounts ns/other", &[Pods], true),
+        ("get pods ns/other", &[Pods], true),
+        (
+            "get volumeattachments@storage.k8s.io other",
+            &[VolumeAttachments],
+            false,
+        ),
+        (
+            "get resourceslices@resource.k8s.io other",
+            &[ResourceSlices],
+            false,
+        ),
+        ("list secrets ns/", &[], true),
+        ("list pods", &[], false),
+        ("get nodes n2", &[], false),
+        ("get /metrics", &[], false),
+    ];
+    for (request, graph, namespaced) in table {
+        let decision = Ask::new(request).by_node("n1").decide(&authorizer);
+        let Decision::NoOpinion(denial) = decision else {
+            panic!("{request} is allowed");
+        };
+        let mut expected = graph.to_vec();
+        expected.extend([Source::ClusterRoleBindings, Source::ClusterRoles]);
+        if namespaced {
+            expected.extend([Source::RoleBindings, Source::Roles]);
+        }
+        assert_eq!(denial.sources().collect::<Vec<_>>(), expected, "{request}");
     }
 }
