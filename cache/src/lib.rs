@@ -41,6 +41,7 @@ mod interest;
 mod lane;
 mod metrics;
 mod object;
+mod observer;
 mod quote;
 mod recent;
 mod reflector;
@@ -64,6 +65,7 @@ pub use fields::FieldSet;
 pub use interest::Selection;
 pub use metrics::Stats;
 pub use object::Object;
+pub use observer::Observer;
 pub use quote::quote;
 pub use reflector::{
     ListRequest, ListerWatcher, Reflector, ReflectorOptions, ReflectorStatus, UpstreamError,

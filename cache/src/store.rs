@@ -70,6 +70,11 @@ impl Store {
         Some(object)
     }
 
+    /// All objects in key order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.by_key.walk((&[], &[]))
+    }
+
     /// Bytes an object takes here.
     fn cost(&self, object: &Object) -> usize {
         let orders = 1 + usize::from(self.by_field.is_some());

@@ -21,6 +21,7 @@ use crate::history::History;
 use crate::interest::Selection;
 use crate::lane::Lane;
 use crate::metrics::{Counters, Stats};
+use crate::observer::Observer;
 use crate::reflector::ReflectorStatus;
 use crate::resource::Resource;
 use crate::resource_version::ResourceVersion;
@@ -70,6 +71,8 @@ pub struct Options {
     pub consistent_waiters: usize,
     /// The threads watches are opened on (none: the writer wakes every watch itself).
     pub workers: Workers,
+    /// Who is told of every change before readers are (nobody).
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl Default for Options {
@@ -80,6 +83,7 @@ impl Default for Options {
             history_age: Duration::from_secs(300),
             consistent_waiters: 250_000,
             workers: Workers::inline(),
+            observer: None,
         }
     }
 }
@@ -129,6 +133,10 @@ impl Shared {
             *current = status;
             changed
         });
+    }
+
+    pub(crate) fn observer(&self) -> Option<&dyn Observer> {
+        self.options.observer.as_deref()
     }
 
     /// The lane of this thread.

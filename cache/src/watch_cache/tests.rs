@@ -1,3 +1,5 @@
+use futures_util::Stream;
+
 use crate::encoding::EventType;
 use crate::object::Object;
 
@@ -31,6 +33,75 @@ async fn repeats_and_old_news_change_nothing() {
         before
     );
     assert_eq!(cache.resource_version(), rv(12));
+}
+
+/// Writes down what it is told, and when it is woken.
+#[derive(Debug, Default)]
+struct Diary(Mutex<Vec<String>>);
+
+impl Diary {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock())
+    }
+
+    fn note(&self, what: &str, object: &Object) {
+        let entry = format!("{what} {}@{}", object.key(), object.resource_version());
+        self.0.lock().push(entry);
+    }
+}
+
+impl Observer for Diary {
+    fn upserted(&self, object: &Object) {
+        self.note("upserted", object);
+    }
+
+    fn removed(&self, object: &Object) {
+        self.note("removed", object);
+    }
+
+    fn closed(&self) {
+        self.0.lock().push("closed".into());
+    }
+}
+
+impl std::task::Wake for Diary {
+    fn wake(self: Arc<Self>) {
+        self.0.lock().push("woken".into());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_hears_of_a_change_before_anybody_is_woken() {
+    let diary = Arc::<Diary>::default();
+    let options = Options {
+        observer: Some(Arc::clone(&diary) as _),
+        ..Options::default()
+    };
+    let (mut writer, cache) = cache_with(options, 10, &[("a/x", 5), ("a/y", 6)]);
+    assert_eq!(diary.take(), ["closed", "upserted a/x@5", "upserted a/y@6"]);
+
+    let mut watcher = cache.watch_after("", 10);
+    let waker = std::task::Waker::from(Arc::clone(&diary));
+    let mut wait = || {
+        let mut context = std::task::Context::from_waker(&waker);
+        while std::pin::Pin::new(&mut watcher)
+            .poll_next(&mut context)
+            .is_ready()
+        {}
+    };
+    wait();
+    writer.put("a/z", 11);
+    assert_eq!(diary.take(), ["upserted a/z@11", "woken"]);
+    wait();
+    writer.delete("a/x", 12);
+    assert_eq!(diary.take(), ["removed a/x@5", "woken"]);
+    wait();
+    writer
+        .replace(rv(20), [pod("a/y", 6), pod("a/z", 15)])
+        .unwrap();
+    assert_eq!(diary.take(), ["upserted a/z@15", "woken"]);
+    drop(writer);
+    assert_eq!(diary.take(), ["closed"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -171,12 +171,42 @@ impl Writer {
             }
             (EventType::Bookmark | EventType::Error, _) => panic!("{event_type:?} has no object"),
         };
+        self.show(&change);
         self.is_amid = matches!(change, Change::Removed { .. });
         self.resource_version = resource_version;
         self.shared.counters.events_received.bump();
         let event = history.push(resource_version, change);
         self.hand_over(Some(&event), history);
         true
+    }
+
+    /// Tells the observer before anybody else.
+    fn show(&self, change: &Change) {
+        let Some(observer) = self.shared.observer() else {
+            return;
+        };
+        match change {
+            Change::Created { new } | Change::Updated { new, .. } => observer.upserted(new),
+            Change::Removed { old, .. } => observer.removed(old),
+        }
+    }
+
+    /// Tells the observer what a state that replaces the present one changes.
+    fn show_difference(&self, next: &Store) {
+        let (Some(observer), Some(held)) = (self.shared.observer(), self.snapshot()) else {
+            return;
+        };
+        for object in next.all() {
+            let known = held.find(object.key());
+            if known.is_none_or(|known| !Arc::ptr_eq(known, object)) {
+                observer.upserted(object);
+            }
+        }
+        for object in held.range(None, "") {
+            if next.find(object.key()).is_none() {
+                observer.removed(object);
+            }
+        }
     }
 
     /// An event that is not news is one that was seen, or older than the history.
@@ -231,8 +261,14 @@ impl Writer {
         Ok(())
     }
 
-    /// An empty store to collect a relist in.
+    /// An empty store to collect a relist in. Until the cache is ready its observer is shown every
+    /// object as it is collected, later only what the relist changed.
     pub(crate) fn collect(&self) -> Store {
+        if let Some(observer) = self.shared.observer()
+            && !self.ready
+        {
+            observer.closed();
+        }
         Store::new(self.shared.resource.fields.trigger())
     }
 
@@ -249,6 +285,11 @@ impl Writer {
             held.map(Arc::clone)
         });
         drop(current);
+        if let Some(observer) = self.shared.observer()
+            && !self.ready
+        {
+            observer.upserted(&object);
+        }
         store.insert(held.unwrap_or_else(|| Arc::new(object)));
         self.check(store.bytes()).inspect_err(|_| self.close())
     }
@@ -261,6 +302,7 @@ impl Writer {
     /// See [`Self::replace`].
     pub(crate) fn replace_store(&mut self, resource_version: ResourceVersion, store: Store) {
         assert!(resource_version >= self.lowest(), "versions never go back");
+        self.show_difference(&store);
         if !self.ready {
             self.shared.touch(&self.shared.last_change);
         }
@@ -283,6 +325,9 @@ impl Writer {
             self.shared.touch(&self.shared.last_change);
         }
         self.ready = false;
+        if let Some(observer) = self.shared.observer() {
+            observer.closed();
+        }
         let state = self.shared.current.lock().take();
         self.shared.proven.lock().take();
         let shared = Arc::clone(&self.shared);

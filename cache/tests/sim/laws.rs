@@ -78,6 +78,7 @@ impl Sim {
         let stats = self.cache.stats();
         self.check_memory(&stats, &world);
         self.check_window(&stats, &world);
+        self.check_observer();
         self.check_snapshots(&world);
         self.check_clients(&world);
         assert!(world.open_streams() <= 2, "one watch upstream, and a fence");
@@ -101,6 +102,17 @@ impl Sim {
         let old = held.iter().filter_map(|write| write.old.as_ref());
         let bytes: usize = old.map(|it| it.own(form).len()).sum();
         assert!(stats.history_bytes >= bytes, "{stats:?}");
+    }
+
+    /// What was told is what the cache holds.
+    fn check_observer(&self) {
+        let own = self.cache.resource_version();
+        let Ok(snapshot) = self.cache.snapshot_at(own) else {
+            return; // not ready
+        };
+        let held = snapshot.range(None, "");
+        let held = held.map(|it| (it.key().to_owned(), it.resource_version().get()));
+        assert_eq!(self.told.all(), held.collect::<Vec<_>>());
     }
 
     /// History is what the limits allow: it begins where it must, and no younger event is missing.

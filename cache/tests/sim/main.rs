@@ -22,6 +22,7 @@ mod client;
 mod frames;
 mod laws;
 mod model;
+mod observer;
 mod reader;
 mod run;
 mod steps;

@@ -14,6 +14,7 @@ use watershed_cache::{
 use crate::client::{Cached, Client, Met};
 use crate::laws::{Asked, Watchful};
 use crate::model::History;
+use crate::observer::Told;
 use crate::reader::{Pager, position_of};
 use crate::thing::Form;
 use crate::upstream::{Upstream, World};
@@ -109,6 +110,8 @@ pub(crate) struct Sim {
     pub(crate) limits: Limits,
     pub(crate) cache: WatchCache,
     reflector: JoinHandle<()>,
+    /// Who observes the cache.
+    pub(crate) told: Arc<Told>,
     /// How many caches there have been.
     pub(crate) life: u64,
     workers: Workers,
@@ -160,8 +163,14 @@ impl Limits {
         }
     }
 
-    fn open(&self, world: &Arc<Mutex<World>>, workers: &Workers) -> (WatchCache, JoinHandle<()>) {
+    fn open(
+        &self,
+        world: &Arc<Mutex<World>>,
+        workers: &Workers,
+    ) -> (WatchCache, JoinHandle<()>, Arc<Told>) {
+        let told = Arc::<Told>::default();
         let options = Options {
+            observer: Some(Arc::clone(&told) as _),
             objects_bytes: self.objects_bytes,
             history_bytes: self.history_bytes,
             history_age: self.history_age,
@@ -178,7 +187,7 @@ impl Limits {
         };
         let upstream = Upstream(Arc::clone(world));
         let running = Reflector::run(writer, upstream, options, std::future::pending());
-        (cache, tokio::spawn(running))
+        (cache, tokio::spawn(running), told)
     }
 }
 
@@ -236,7 +245,7 @@ impl Sim {
         let history = History::new(limits.form, limits.note_max);
         let world = Arc::new(Mutex::new(World::new(history)));
         let (workers, dispatchers) = Workers::new(limits.workers);
-        let (cache, reflector) = limits.open(&world, &workers);
+        let (cache, reflector, told) = limits.open(&world, &workers);
         let mut rng = fastrand::Rng::with_seed(seed);
         let first = rng.usize(..WANTED.len());
         let wanted = (0..CLIENTS).map(|n| &WANTED[(first + n) % WANTED.len()]);
@@ -251,6 +260,7 @@ impl Sim {
             limits,
             cache,
             reflector,
+            told,
             life: 0,
             pagers: Vec::new(),
             asked: Vec::new(),
@@ -322,7 +332,8 @@ impl Sim {
         self.note(|| format!("over budget: {bytes}"));
         self.tally.over_budget += 1;
         self.count();
-        (self.cache, self.reflector) = self.limits.open(&self.world, &self.workers);
+        assert_eq!(self.told.all(), [], "a closed cache holds nothing");
+        (self.cache, self.reflector, self.told) = self.limits.open(&self.world, &self.workers);
         self.life += 1;
         self.world.lock().served = 0;
         self.watchful = Watchful::default();
