@@ -309,6 +309,12 @@ pub(crate) struct Authorization {
     /// Whether nodes are authorised by the rules of the Node authorizer, from the caches, before
     /// the apiserver is asked.
     pub(crate) node: bool,
+    /// How often a watch that the cache serves has to be permitted again, and its client known;
+    /// besides at once when the roles, bindings or pods that it was permitted for are gone. If it is
+    /// not, the watch ends as at its timeout, and the client's next one gets its 403 or 401. One with
+    /// a bearer token, which is not kept, ends after 12 times as long. 0 lets a watch run until its
+    /// timeout, as the apiserver does. From 10s to 1h.
+    pub(crate) revalidate_watches: Time,
     /// Decisions of the apiserver.
     pub(crate) subject_access_review: SubjectAccessReview,
 }
@@ -317,6 +323,7 @@ impl Default for Authorization {
     fn default() -> Self {
         Self {
             node: true,
+            revalidate_watches: Time::seconds(5 * 60),
             subject_access_review: SubjectAccessReview::default(),
         }
     }

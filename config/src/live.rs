@@ -144,6 +144,10 @@ pub struct Authorization {
     /// Whether nodes are authorised locally by the rules of the apiserver's Node authorizer before
     /// a SubjectAccessReview is asked for. Default true.
     pub node: bool,
+    /// How often a watch served from the cache has to be permitted again, besides at once when what
+    /// it was permitted for is gone. Default 5 min; from 10 s to 1 h. Zero lets it run until its
+    /// timeout whatever happens, as the apiserver does.
+    pub revalidate_watches: Duration,
     /// How long an allowing answer may be reused. Default 10 s; 0 asks for every request; at most
     /// 5 min, the apiserver's own default for its webhook.
     pub allow_ttl: Duration,

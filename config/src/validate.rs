@@ -256,6 +256,11 @@ impl Check<'_> {
 
     fn authorization(&mut self, file: &file::Authorization) -> Option<Authorization> {
         let reviews = &file.subject_access_review;
+        let revalidate = self.time_or_zero(
+            "authorization.revalidateWatches",
+            file.revalidate_watches,
+            10 * SECOND..=HOUR,
+        );
         let allow = self.ttl(
             "authorization.subjectAccessReview.allowTTL",
             reviews.allow_ttl,
@@ -266,6 +271,7 @@ impl Check<'_> {
         );
         Some(Authorization {
             node: file.node,
+            revalidate_watches: revalidate?,
             allow_ttl: allow?,
             deny_ttl: deny?,
         })

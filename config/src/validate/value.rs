@@ -117,6 +117,23 @@ impl Check<'_> {
         )
     }
 
+    /// A time that may be switched off.
+    pub(super) fn time_or_zero(
+        &mut self,
+        key: &str,
+        time: Time,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        if time.0.is_zero() || range.contains(&time.0) {
+            return Some(time.0);
+        }
+        let (least, most) = (Time(*range.start()), Time(*range.end()));
+        self.refuse(
+            key,
+            &format!("{time} is out of range; choose from {least} to {most}, or 0s for never"),
+        )
+    }
+
     pub(super) fn ttl(&mut self, key: &str, time: Time) -> Option<Duration> {
         if time.0 <= 5 * MINUTE {
             return Some(time.0);
