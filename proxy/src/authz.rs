@@ -11,6 +11,11 @@
 
 mod access;
 mod attributes;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "feeds are to announce, watches to listen")
+)]
+mod revocations;
 
 use std::sync::Arc;
 
@@ -18,6 +23,7 @@ use watershed_config::Authorization;
 
 use self::access::{AccessReviews, Verdict};
 pub(crate) use self::attributes::Attributes;
+pub(crate) use self::revocations::Revocations;
 use crate::authn::{ReviewError, Reviewer, Reviews};
 use crate::memo::Origin;
 use crate::request::RequestInfo;

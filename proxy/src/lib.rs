@@ -53,7 +53,7 @@ pub use files::unusable_files;
 use crate::{
     admin::{Admin, AdminOptions},
     authn::{Authenticator, Reviewer},
-    authz::Authorizer,
+    authz::{Authorizer, Revocations},
     budget::ListBudget,
     caches::Caches,
     drain::Drain,
@@ -124,6 +124,8 @@ impl Proxy {
             .context("cannot start the worker threads")?;
         let (address, admin_address) = (listener.local_address()?, admin.local_address()?);
 
+        let revocations = Arc::<Revocations>::default();
+        drain.spawn_background(Arc::clone(&revocations).run(live.clone()));
         let caches = Caches::start(
             upstream.clone(),
             live.clone(),

@@ -3,6 +3,7 @@ use std::time::Duration;
 use http::{Method, Uri};
 use serde_json::{Value, json};
 use tokio::time::advance;
+use watershed_config::{Config, Live};
 
 use super::*;
 use crate::authn::UserInfo;
@@ -11,9 +12,26 @@ use crate::request::{Query, RequestInfo};
 
 const SETTINGS: Authorization = Authorization {
     node: true,
+    revalidate_watches: Duration::from_secs(300),
     allow_ttl: Duration::from_secs(10),
     deny_ttl: Duration::from_secs(5),
 };
+
+/// The live settings of the smallest configuration, with this time between two looks at a watch.
+pub(super) fn live(revalidate_watches: Duration) -> Arc<Live> {
+    let text = r#"
+apiVersion: watershed.dev/v1alpha1
+kind: ProxyConfiguration
+listen: {address: "127.0.0.1:6443", certFile: tls.crt, keyFile: tls.key, clientCAFile: ca.crt}
+upstream:
+  servers: ["https://127.0.0.1:7443"]
+  credentials: {inCluster: true}
+  identity: {mode: Impersonate}
+"#;
+    let mut live = Config::parse(text, "watershed.yaml".as_ref()).unwrap().live;
+    live.authorization.revalidate_watches = revalidate_watches;
+    Arc::new(live)
+}
 
 fn user(name: &str, groups: &[&str]) -> UserInfo {
     UserInfo {

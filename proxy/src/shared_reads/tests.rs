@@ -103,6 +103,7 @@ async fn permit(target: &str) -> Permit {
     let authorizer = Authorizer::new(Arc::new(Reviewer::new(Scripted::new([]))));
     let settings = watershed_config::Authorization {
         node: true,
+        revalidate_watches: Duration::ZERO,
         allow_ttl: Duration::ZERO,
         deny_ttl: Duration::ZERO,
     };
