@@ -385,6 +385,17 @@ pub(crate) struct Limits {
     /// Streams of one HTTP/2 connection, so also its watches. The default is that of Go's HTTP/2
     /// server; a kubelet opens about ten. Further ones wait.
     pub(crate) watches_per_connection: u32,
+    /// Watches, logs and other streams one agent may have open: a node, or the service account of one
+    /// pod. The next one gets 429 with a Retry-After of 1 to 8 seconds, and nobody else notices. Members
+    /// of `system:masters` have no limit. 0 is no limit.
+    pub(crate) watches_per_agent: u32,
+    /// Other requests one agent may have under way, up to the last byte of their answers. As there.
+    pub(crate) requests_per_agent: u32,
+    /// The same of one user name, all who share it together: kube-proxy and CNI daemons are one user on
+    /// every node, so the default is four on each connection of `connections`. As there.
+    pub(crate) watches_per_user: u32,
+    /// The same of one user name. As there.
+    pub(crate) requests_per_user: u32,
     /// Bytes that lists, initial events of watches and shared answers may hold at once for all clients
     /// together: for each at most 256Ki, or the whole answer if it is a shared one. A quarter is kept for
     /// reads of one node's objects. Further requests wait for a second and get 429 with a Retry-After of
@@ -421,6 +432,10 @@ impl Default for Limits {
         Self {
             connections: 250_000,
             watches_per_connection: 250,
+            watches_per_agent: 10_000,
+            requests_per_agent: 1000,
+            watches_per_user: 1_000_000,
+            requests_per_user: 100_000,
             initial_list_bytes: Quantity(GI / 4),
             compressed_lists: Quantity(64 * MI),
             handshake_timeout: Time::seconds(10),

@@ -165,6 +165,18 @@ pub struct Limits {
     /// streams a Go HTTP/2 server allows; a kubelet opens about ten. Further ones wait (HTTP/2) or
     /// get 429.
     pub watches_per_connection: u32,
+    /// Streams of one agent: a node, or the service account of one pod. Default 10 000, some 11 MiB;
+    /// a kubelet opens up to a few hundred, an ingress controller a few for each namespace. Further
+    /// ones get 429. 0 is no limit, here and in the next three.
+    pub watches_per_agent: u32,
+    /// Other requests of one agent under way. Default 1000; an apiserver serves 600 at once to
+    /// everybody.
+    pub requests_per_agent: u32,
+    /// Streams of one user name. Default 1 000 000, four for each of the default `connections`:
+    /// node daemons share one user, and must never meet it while they are well.
+    pub watches_per_user: u32,
+    /// Other requests of one user name under way. Default 100 000, as many as may wait for a review.
+    pub requests_per_user: u32,
     /// Bytes that lists, initial events of watches and shared answers may hold at once for all
     /// clients together. Default 256 MiB. A quarter is kept for reads of one node's objects.
     /// Further requests wait for a second and get 429 with a Retry-After.

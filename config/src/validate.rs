@@ -333,6 +333,10 @@ impl Check<'_> {
         Some(Limits {
             connections: connections?,
             watches_per_connection: watches?,
+            watches_per_agent: file.watches_per_agent,
+            requests_per_agent: file.requests_per_agent,
+            watches_per_user: file.watches_per_user,
+            requests_per_user: file.requests_per_user,
             initial_list_bytes: initial_list_bytes?,
             compressed_lists: file.compressed_lists.0,
             handshake_timeout: handshake?,

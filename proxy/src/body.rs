@@ -1,7 +1,7 @@
 //! The one body type of the proxy, for requests it sends and responses it gives.
 //!
-//! Owns: the enum of everything a body can be, so that hot variants are neither boxed nor
-//! dispatched through a table.
+//! Owns: the enum of everything a body can be, so that hot variants are not dispatched through a
+//! table. What is large is boxed: a connection keeps room for the enum for every open watch.
 //! Refuses: to buffer. A variant hands on what its source has ready and is asked again.
 //! Invariant: a body that ends with an error is cut on the wire (RST_STREAM, or a chunked body
 //! without its last chunk), never completed, so a client cannot take a part for the whole.
@@ -16,6 +16,7 @@ use futures_util::Stream;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::{
+    callers::Place,
     serve::{Sending, WatchBody},
     upstream::ResponseBody,
 };
@@ -29,16 +30,26 @@ pub(crate) enum Body {
     /// Bytes known in full; `None` once they were taken.
     Full(Option<Bytes>),
     /// What an apiserver sends, streamed through, trailers included.
-    Upstream(ResponseBody),
+    Upstream(Box<ResponseBody>, Kept),
     /// What a client sends, streamed through, trailers included.
     Client(Incoming),
     /// A long object or a list from the cache.
-    Long(Box<Sending>),
+    Long(Box<Sending>, Kept),
     /// A watch from the cache.
-    Watch(Box<WatchBody>),
+    Watch(Box<WatchBody>, Kept),
     /// Any other source; for what is not hot.
-    Stream(Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>),
+    Stream(
+        Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>,
+        Kept,
+    ),
 }
+
+/// The caller's place among those with something under way, for as long as the body lasts.
+type Kept = Option<Place>;
+
+/// Bytes of a body known in full that count as sent once they are given to the connection; a longer
+/// one keeps its place until they are written.
+const SENT_AT_ONCE: usize = 64 << 10;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +82,25 @@ impl Body {
     where
         S: Stream<Item = Result<Bytes, BodyError>> + Send + 'static,
     {
-        Self::Stream(Box::pin(source))
+        Self::Stream(Box::pin(source), None)
+    }
+
+    /// The same body, which gives `place` back at its end.
+    pub(crate) fn keep(mut self, place: Option<Place>) -> Self {
+        match &mut self {
+            Self::Empty | Self::Client(_) | Self::Full(None) => {}
+            Self::Full(Some(bytes)) => {
+                if let Some(place) = place.filter(|_| bytes.len() > SENT_AT_ONCE) {
+                    let bytes = std::mem::take(bytes);
+                    return Self::full(Bytes::from_owner(Lasting(bytes, place)));
+                }
+            }
+            Self::Upstream(_, kept)
+            | Self::Long(_, kept)
+            | Self::Watch(_, kept)
+            | Self::Stream(_, kept) => *kept = place,
+        }
+        self
     }
 
     /// The same body again, when it is known in full: what a retry may send.
@@ -79,12 +108,24 @@ impl Body {
         match self {
             Self::Empty | Self::Full(None) => Some(Self::Empty),
             Self::Full(Some(bytes)) => Some(Self::Full(Some(bytes.clone()))),
-            Self::Upstream(_)
+            Self::Upstream(..)
             | Self::Client(_)
-            | Self::Long(_)
-            | Self::Watch(_)
-            | Self::Stream(_) => None,
+            | Self::Long(..)
+            | Self::Watch(..)
+            | Self::Stream(..) => None,
         }
+    }
+}
+
+/// Bytes with a place that is given back when the last of them is let go.
+struct Lasting(
+    Bytes,
+    #[expect(dead_code, reason = "it is held to be dropped")] Place,
+);
+
+impl AsRef<[u8]> for Lasting {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -110,17 +151,17 @@ impl HttpBody for Body {
                     .filter(|it| !it.is_empty())
                     .map(|it| Ok(Frame::data(it))),
             ),
-            Self::Upstream(body) => Pin::new(body).poll_frame(context),
+            Self::Upstream(body, _) => Pin::new(&mut **body).poll_frame(context),
             Self::Client(body) => Pin::new(body)
                 .poll_frame(context)
                 .map_err(BodyError::Sender),
-            Self::Long(sending) => sending
+            Self::Long(sending, _) => sending
                 .poll_piece(context)
                 .map(|piece| piece.map(|it| it.map(Frame::data))),
-            Self::Watch(watch) => watch
+            Self::Watch(watch, _) => watch
                 .poll_frames(context)
                 .map(|frames| frames.map(|it| Ok(Frame::data(it)))),
-            Self::Stream(source) => source
+            Self::Stream(source, _) => source
                 .as_mut()
                 .poll_next(context)
                 .map(|item| item.map(|it| it.map(Frame::data))),
@@ -131,10 +172,10 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Upstream(body) => body.is_end_stream(),
+            Self::Upstream(body, _) => body.is_end_stream(),
             Self::Client(body) => body.is_end_stream(),
-            Self::Long(sending) => sending.is_over(),
-            Self::Watch(_) | Self::Stream(_) => false,
+            Self::Long(sending, _) => sending.is_over(),
+            Self::Watch(..) | Self::Stream(..) => false,
         }
     }
 
@@ -142,9 +183,9 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Upstream(body) => body.size_hint(),
+            Self::Upstream(body, _) => body.size_hint(),
             Self::Client(body) => body.size_hint(),
-            Self::Long(_) | Self::Watch(_) | Self::Stream(_) => SizeHint::default(),
+            Self::Long(..) | Self::Watch(..) | Self::Stream(..) => SizeHint::default(),
         }
     }
 }
@@ -154,11 +195,11 @@ impl std::fmt::Debug for Body {
         formatter.write_str(match self {
             Self::Empty => "Empty",
             Self::Full(_) => "Full",
-            Self::Upstream(_) => "Upstream",
+            Self::Upstream(..) => "Upstream",
             Self::Client(_) => "Client",
-            Self::Long(_) => "Long",
-            Self::Watch(_) => "Watch",
-            Self::Stream(_) => "Stream",
+            Self::Long(..) => "Long",
+            Self::Watch(..) => "Watch",
+            Self::Stream(..) => "Stream",
         })
     }
 }
@@ -191,6 +232,11 @@ mod tests {
             body.collect().await,
             Err(BodyError::TooLong { limit: 4 })
         ));
+    }
+
+    #[test]
+    fn a_body_takes_no_more_room_than_what_a_client_sends() {
+        assert_eq!(size_of::<Body>(), size_of::<Incoming>() + size_of::<u64>());
     }
 
     #[test]

@@ -35,10 +35,11 @@ use crate::{
     body::Body,
     budget::ListBudget,
     caches::{CacheKey, Caches, Uncached},
+    callers::{Callers, Kind, Place},
     discovery::GroupVersionResource,
     drain::Drain,
     listener::{ConnectionInfo, Protocol},
-    metrics::{AuthorizationLabels, Metrics, RequestLabels},
+    metrics::{AuthorizationLabels, Metrics, ReasonLabels, RequestLabels},
     negotiate::{Action, Endpoint, ErrorsOf, negotiate},
     passthrough::{Passthrough, ToUpgrade},
     request::{self, Query, RequestInfo, Verb},
@@ -59,6 +60,7 @@ pub(crate) struct Handler {
     pub(crate) authenticator: Authenticator<Upstream>,
     pub(crate) authorizer: Authorizer<Upstream>,
     pub(crate) caches: Caches,
+    pub(crate) callers: Callers,
     pub(crate) passthrough: Passthrough,
     pub(crate) shared_reads: SharedReads,
     pub(crate) compressor: Compressor,
@@ -167,6 +169,10 @@ impl Handler {
         if identity.user.is_anonymous() {
             connection.let_go();
         }
+        let place = match self.enter(connection, &identity, deadline, &live) {
+            Ok(place) => place,
+            Err(status) => return Answered::limited(status, errors),
+        };
         let begun = Instant::now();
         let asked = Asked {
             request: &request,
@@ -186,15 +192,17 @@ impl Handler {
             None => answering.await,
         };
         match answer {
-            Ok(answered) => answered.with_warning(identity.warning),
+            Ok(answered) => answered.with_warning(identity.warning).keep(place),
             Err(reason) => {
                 let due = deadline.map(|deadline| begun + deadline + OWN_TIMEOUT);
                 let format = errors.format();
                 // Boxed: most requests are answered here and need no room for it.
-                let forwarding = Box::pin(
-                    self.passthrough
-                        .forward(request, connection, &identity, &format),
-                );
+                let forwarding = Box::pin(self.passthrough.forward(
+                    request,
+                    connection,
+                    (&identity, place),
+                    &format,
+                ));
                 let forwarded = match due {
                     Some(due) => timeout_at(due, forwarding).await,
                     None => Ok(forwarding.await),
@@ -206,6 +214,24 @@ impl Handler {
                 }
             }
         }
+    }
+
+    /// The caller's place among those with something under way. What has no deadline is a stream.
+    fn enter(
+        &self,
+        connection: &ConnectionInfo,
+        identity: &Identity,
+        deadline: Option<Duration>,
+        live: &Live,
+    ) -> Result<Option<Place>, Status> {
+        let kind = deadline.map_or(Kind::Stream, |_| Kind::Request);
+        let caller = (&*identity.user, &connection.caller);
+        let entered = self.callers.enter(caller, kind, &live.limits);
+        entered.map_err(|full| {
+            let reason = ReasonLabels { reason: full.limit };
+            self.metrics.requests_limited.get_or_create(&reason).inc();
+            full.status()
+        })
     }
 
     /// The answer from the cache or by a shared read, a refusal included, or why the request is
@@ -417,6 +443,20 @@ impl Answered {
             let headers = self.response.headers_mut();
             headers.append(header::WARNING, warning);
         }
+        self
+    }
+
+    /// The answer to who has too much under way.
+    fn limited(status: Status, errors: ErrorsOf<'_>) -> Self {
+        Self {
+            served: "limited",
+            response: local(status, errors),
+        }
+    }
+
+    /// The same answer, which gives `place` back at its end.
+    fn keep(mut self, place: Option<Place>) -> Self {
+        self.response = self.response.map(|body| body.keep(place));
         self
     }
 

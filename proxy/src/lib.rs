@@ -24,6 +24,7 @@ mod authz;
 mod body;
 mod budget;
 mod caches;
+mod callers;
 mod connection;
 #[cfg(feature = "demo")]
 pub mod demo;
@@ -56,6 +57,7 @@ use crate::{
     authz::{Authorizer, Revocations},
     budget::ListBudget,
     caches::Caches,
+    callers::Callers,
     drain::Drain,
     handler::Handler,
     health::Health,
@@ -236,6 +238,7 @@ fn handler(
         drain,
         compressor: Compressor::new(metrics.compressed.clone(), metrics.compressed_bytes.clone()),
         caches,
+        callers: Callers::new(),
         metrics,
         live,
     }

@@ -21,7 +21,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -41,6 +41,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     authn::Subject,
     body::Body,
+    callers::Tally,
     connection::{self, Socket},
     drain::Drain,
     metrics::{Metrics, ReasonLabels},
@@ -104,6 +105,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) protocol: Protocol,
     /// Whom the client's certificate names.
     pub(crate) subject: Subject,
+    /// What its first caller has under way, on this connection and elsewhere.
+    pub(crate) caller: OnceLock<Arc<Tally>>,
     credential: Credential,
     tls: ServerTls,
     requests: AtomicU64,
@@ -273,6 +276,7 @@ impl ListenerOptions {
             peer,
             protocol,
             subject: Subject::default(),
+            caller: OnceLock::new(),
             credential: Credential::new(stream.peer_certificates()),
             tls: self.tls.clone(),
             requests: AtomicU64::new(0),

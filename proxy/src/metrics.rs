@@ -74,7 +74,7 @@ pub(crate) struct RequestLabels {
     pub(crate) verb: &'static str,
     /// Plural resource name, `""` where there is none or it is not known to exist.
     pub(crate) resource: String,
-    /// `cache`, `heartbeat`, or the reason it was forwarded.
+    /// `cache`, `shared`, `heartbeat`, `limited`, `refused`, or the reason it was forwarded.
     pub(crate) served: &'static str,
     /// HTTP status code.
     pub(crate) code: u16,
@@ -163,6 +163,8 @@ pub(crate) struct Metrics {
     pub(crate) tls_reloads: Family<OutcomeLabels, Counter>,
     /// Requests answered.
     pub(crate) requests: Family<RequestLabels, Counter>,
+    /// Requests refused because of what their caller has under way, by the limit's key.
+    pub(crate) requests_limited: Family<ReasonLabels, Counter>,
     /// Events delivered to watchers.
     pub(crate) watch_events: Family<ResourceLabels, Counter>,
     /// What the caches hold and where they stand.
@@ -220,6 +222,7 @@ impl Metrics {
             connections_refused: Family::default(),
             tls_reloads: Family::default(),
             requests: Family::default(),
+            requests_limited: Family::default(),
             watch_events: Family::default(),
             cache: CacheMetrics::default(),
             watch_delivery_seconds: Delays::default(),
@@ -280,6 +283,11 @@ impl Metrics {
             it.tls_reloads,
         );
         to.register("requests", "Requests answered", it.requests);
+        to.register(
+            "requests_limited",
+            "Requests refused for what their caller has under way, by limit",
+            it.requests_limited,
+        );
         to.register(
             "watch_events",
             "Events delivered to watchers",

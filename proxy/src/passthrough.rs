@@ -19,6 +19,7 @@ use hyper::body::{Body as _, Incoming};
 use crate::{
     authn::Identity,
     body::Body,
+    callers::Place,
     drain::Drain,
     listener::{ConnectionInfo, Protocol},
     status::{ErrorFormat, Status},
@@ -79,12 +80,13 @@ impl Passthrough {
     /// Forwards `request` under `identity` and returns the apiserver's answer as it comes. What
     /// keeps it from coming is answered with a Status in the form of `errors`: 403 where the
     /// identity cannot be carried, 429 where all connections are full, 502 where the answer was
-    /// lost, 503 where no apiserver can be reached.
+    /// lost, 503 where no apiserver can be reached. `place` is given back at the end of the answer,
+    /// or of what it was upgraded to.
     pub(crate) async fn forward(
         &self,
         mut request: Request<Incoming>,
         connection: &ConnectionInfo,
-        identity: &Identity,
+        (identity, place): (&Identity, Option<Place>),
         errors: &ErrorFormat,
     ) -> Response<Body> {
         let upgrade = match connection.protocol {
@@ -118,9 +120,9 @@ impl Passthrough {
                     Ok(answer) => {
                         let is_accepted = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
                         let mut answer = if is_accepted {
-                            upgrade.accept(answer, &self.shared.drain)
+                            upgrade.accept(answer, (place, &self.shared.drain))
                         } else {
-                            relay(answer)
+                            relay(answer).map(|body| body.keep(place))
                         };
                         answer.extensions_mut().insert(ToUpgrade);
                         return answer;
@@ -130,7 +132,7 @@ impl Passthrough {
             }
         };
         match answer {
-            Ok(answer) => relay(answer),
+            Ok(answer) => relay(answer).map(|body| body.keep(place)),
             Err(error) => refuse(status(&error), errors),
         }
     }
@@ -156,7 +158,7 @@ fn relay(answer: Response<ResponseBody>) -> Response<Body> {
     headers::remove_hop_by_hop(&mut parts.headers);
     parts.version = Version::HTTP_11;
     parts.extensions = http::Extensions::new();
-    Response::from_parts(parts, Body::Upstream(body))
+    Response::from_parts(parts, Body::Upstream(Box::new(body), None))
 }
 
 fn refuse(status: Status, format: &ErrorFormat) -> Response<Body> {

@@ -85,7 +85,7 @@ impl Subject {
             async move {
                 let errors = ErrorFormat::negotiate(request.headers(), &Query::default());
                 forward
-                    .forward(request, &connection, &identity, &errors)
+                    .forward(request, &connection, (&identity, None), &errors)
                     .await
             }
         }));

@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::{
     body::Body,
+    callers::Place,
     drain::Drain,
     upstream::{ResponseBody, UpgradePlace},
 };
@@ -57,11 +58,12 @@ impl Upgrade {
         headers.insert(header::UPGRADE, self.protocols.clone());
     }
 
-    /// The answer to the client; both sides are joined once it was sent.
+    /// The answer to the client; both sides are joined once it was sent. The caller's place is given
+    /// back when they part.
     pub(super) fn accept(
         self,
         mut answer: Response<ResponseBody>,
-        drain: &Drain,
+        (callers, drain): (Option<Place>, &Drain),
     ) -> Response<Body> {
         let place: Option<UpgradePlace> = answer.extensions_mut().remove();
         let server = hyper::upgrade::on(&mut answer);
@@ -75,7 +77,7 @@ impl Upgrade {
         parts.extensions = http::Extensions::new();
         let client = self.client;
         drain.spawn(async move {
-            let _kept = place;
+            let _kept = (place, callers);
             match futures_util::try_join!(client, server) {
                 Ok((client, server)) => join(client, server).await,
                 Err(error) => tracing::debug!(%error, "an upgrade was not completed"),

@@ -187,7 +187,7 @@ impl Answerer<'_> {
         }
         let sending = |pieces| {
             let sending = Sending::new(pieces, place, self.deadline);
-            self.ok(Body::Long(Box::new(sending)))
+            self.ok(Body::Long(Box::new(sending), None))
         };
         if !self.representation.gzip || !content.is_longer_than(GZIP_MIN) {
             return Ok(sending(Pieces::Written(Box::new(content))));
@@ -308,7 +308,7 @@ impl Answerer<'_> {
         let delays = self.metrics.watch_delivery_seconds.clone();
         let connection = Arc::clone(self.connection);
         let body = WatchBody::new(watcher, admitted, connection, (open, delays));
-        self.streamed(Body::Watch(Box::new(body)))
+        self.streamed(Body::Watch(Box::new(body), None))
     }
 
     /// A stream of one error.

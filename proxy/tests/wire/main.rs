@@ -15,6 +15,7 @@ mod freshness;
 mod golden;
 mod identity;
 mod kube_rs;
+mod limits;
 mod lists;
 mod objects;
 mod operations;

@@ -112,7 +112,7 @@ impl Asker {
             .compress(question, &content, bytes_max)
             .await;
         let deadline = tokio::time::Instant::now() + REMEMBERED;
-        let body = Body::Long(Box::new(Sending::new(body.unwrap(), None, deadline)));
+        let body = Body::Long(Box::new(Sending::new(body.unwrap(), None, deadline)), None);
         let body = body.collect().await.unwrap().to_bytes();
         let mut plain = Vec::new();
         GzDecoder::new(&*body).read_to_end(&mut plain).unwrap();
