@@ -131,7 +131,7 @@ pub(crate) struct Credentials {
 #[schemars(extend("required" = ["mode"]))]
 pub(crate) struct Identity {
     /// `RequestHeader`: X-Remote headers with a client certificate the apiserver trusts as a front
-    /// proxy. `Impersonate`: Impersonate headers with the proxy's own credentials.
+    /// proxy; it must take identities from no other headers. `Impersonate`: Impersonate headers with the proxy's own credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mode: Option<IdentityMode>,
     /// PEM chain of the front proxy's certificate, leaf first; required by `RequestHeader`.
@@ -269,6 +269,9 @@ pub(crate) struct Authentication {
     pub(crate) client_certificate: bool,
     /// Bearer tokens.
     pub(crate) token_review: TokenReview,
+    /// Front proxies whose word about a caller is taken, as another Watershed in front of this one.
+    /// Left out: nobody's.
+    pub(crate) request_header: RequestHeader,
     /// Whether a caller without credentials is `system:anonymous` instead of refused.
     pub(crate) anonymous: bool,
 }
@@ -278,6 +281,7 @@ impl Default for Authentication {
         Self {
             client_certificate: true,
             token_review: TokenReview::default(),
+            request_header: RequestHeader::default(),
             anonymous: false,
         }
     }
@@ -299,6 +303,43 @@ impl Default for TokenReview {
         Self {
             cache_ttl: Time::seconds(10),
             audiences: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(extend("required" = ["clientCAFile"]))]
+pub(crate) struct RequestHeader {
+    /// PEM bundle of the authorities that sign the certificates of front proxies, as the apiserver's
+    /// `--requestheader-client-ca-file`. Whoever it signs for can be anybody: keep it apart from
+    /// `listen.clientCAFile`, or name the proxies in `allowedNames`.
+    #[serde(rename = "clientCAFile", skip_serializing_if = "Option::is_none")]
+    pub(crate) client_ca_file: Option<String>,
+    /// Common names of the certificates that are believed. None means every one that the bundle
+    /// signs.
+    pub(crate) allowed_names: Vec<String>,
+    /// Headers with the name of the user; the first that is not empty counts.
+    pub(crate) username_headers: Vec<String>,
+    /// Headers with the groups of the user, one a line.
+    pub(crate) group_headers: Vec<String>,
+    /// Headers with the UID of the user. None by default, as on an apiserver: name `X-Remote-Uid`
+    /// where every front proxy sets it or strips it, as Watershed does.
+    pub(crate) uid_headers: Vec<String>,
+    /// How the headers begin that hold what else is known of the user; the rest is the key.
+    pub(crate) extra_header_prefixes: Vec<String>,
+}
+
+impl Default for RequestHeader {
+    fn default() -> Self {
+        let one = |name: &str| vec![name.to_owned()];
+        Self {
+            client_ca_file: None,
+            allowed_names: Vec::new(),
+            username_headers: one("X-Remote-User"),
+            group_headers: one("X-Remote-Group"),
+            uid_headers: Vec::new(),
+            extra_header_prefixes: one("X-Remote-Extra-"),
         }
     }
 }

@@ -168,6 +168,7 @@ fn changed(old: &Startup, new: &Startup) -> Vec<&'static str> {
     let Startup {
         region,
         listen,
+        request_header,
         admin,
         upstream,
         heartbeats,
@@ -180,6 +181,10 @@ fn changed(old: &Startup, new: &Startup) -> Vec<&'static str> {
         (
             "listen.clientCAFile",
             listen.client_ca_file != new.listen.client_ca_file,
+        ),
+        (
+            "authentication.requestHeader",
+            *request_header != new.request_header,
         ),
         ("admin.address", *admin != new.admin),
         ("upstream.servers", upstream.servers != new.upstream.servers),

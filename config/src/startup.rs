@@ -15,6 +15,8 @@ pub struct Startup {
     pub region: String,
     /// The listener clients connect to.
     pub listen: Listen,
+    /// Front proxies whose word about a caller is taken; `None` for nobody's.
+    pub request_header: Option<RequestHeader>,
     /// The listener of health checks and metrics.
     pub admin: Admin,
     /// The apiservers behind this proxy.
@@ -35,6 +37,24 @@ pub struct Listen {
     /// PEM bundle of the authorities that sign client certificates. Without it no client
     /// certificate is asked for.
     pub client_ca_file: Option<PathBuf>,
+}
+
+/// Front proxies, and the headers by which they say whom a request is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHeader {
+    /// PEM bundle of the authorities that sign their certificates. Required.
+    pub client_ca_file: PathBuf,
+    /// Common names of the certificates that are believed; empty for every one that the bundle signs.
+    pub allowed_names: Vec<String>,
+    /// Lower-case names of the headers with the user's name; never empty. Default `x-remote-user`.
+    pub username_headers: Vec<String>,
+    /// Lower-case names of the headers with its groups. Default `x-remote-group`.
+    pub group_headers: Vec<String>,
+    /// Lower-case names of the headers with its UID. Default none, as kube-apiserver: an older front
+    /// proxy would let a client's own pass.
+    pub uid_headers: Vec<String>,
+    /// How the headers with its extras begin, in lower case. Default `x-remote-extra-`.
+    pub extra_header_prefixes: Vec<String>,
 }
 
 /// The listener of health checks and metrics; plain HTTP.

@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod cache;
+mod request_header;
 mod upstream;
 mod value;
 
@@ -104,6 +105,10 @@ impl Check<'_> {
         let upstream = self.upstream(file.upstream, address);
         let heartbeats = self.heartbeats(&file.heartbeats);
         let cache = self.cache(file.cache);
+        let request_header = self.request_header(
+            &file.authentication.request_header,
+            listen.as_ref().and_then(|it| it.client_ca_file.as_deref()),
+        );
         let authentication = self.authentication(file.authentication);
         let authorization = self.authorization(&file.authorization);
         let limits = self.limits(&file.limits);
@@ -115,6 +120,7 @@ impl Check<'_> {
         let startup = Startup {
             region: region?,
             listen: listen?,
+            request_header: request_header?,
             admin: Admin { address: admin? },
             upstream: upstream?,
             heartbeats: heartbeats?,

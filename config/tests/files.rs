@@ -160,6 +160,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(smallest.startup.admin, every.startup.admin);
     assert!(smallest.live.authentication.client_certificate);
     assert!(!smallest.live.authentication.anonymous);
+    assert_eq!(smallest.startup.request_header, None);
     assert_eq!(
         smallest.startup.upstream.credentials,
         Credentials::InCluster
@@ -326,6 +327,7 @@ fn resolve<'a>(root: &'a Value, property: &'a Value) -> &'a Value {
 fn row(key: &str, default: &str, property: &Value, table: &mut String) {
     let top = key.split(['.', '[']).next().unwrap();
     let change = match top {
+        _ if key.starts_with("authentication.requestHeader.") => "restart",
         "cache" | "authentication" | "authorization" | "limits" | "drain" => "live",
         "apiVersion" | "kind" => "",
         "region" | "listen" | "admin" | "upstream" | "heartbeats" => "restart",

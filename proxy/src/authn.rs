@@ -1,16 +1,19 @@
-//! Who asks: a client certificate or a bearer token becomes a [`UserInfo`], or the request a 401.
+//! Who asks: the word of a front proxy, a client certificate or a bearer token becomes a
+//! [`UserInfo`], or the request a 401.
 //!
-//! Owns the order of authenticators (certificate, then bearer), the parsing of both, and the
-//! memory of TokenReview answers: keyed by a keyed hash of the token, bounded in bytes, expiring,
-//! one review in flight per token. Tokens are never stored, logged or printed.
+//! Owns the order of authenticators (front proxy, certificate, bearer, WebSocket subprotocol, as
+//! `authenticatorfactory/delegating.go`, 1.36: the first that succeeds wins), the parsing of each,
+//! and the memory of TokenReview answers: keyed by a keyed hash of the token, bounded in bytes,
+//! expiring, one review in flight per token. Tokens are never stored, logged or printed.
 //!
-//! Refuses to verify certificates (the TLS layer did, against the bundle in force) and to trust
-//! identity headers of clients.
+//! Refuses to verify certificates (the TLS layer did, against the bundles in force) and to trust
+//! identity headers of anybody but a front proxy.
 //!
 //! Invariant: no credentials, bad credentials and a failed review never become a user. Anonymous
 //! is a user only where the configuration says so, and only without credentials.
 
 mod certificate;
+mod front_proxy;
 mod review;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -25,10 +28,11 @@ use watershed_config::Authentication;
 
 use self::certificate::Named;
 pub(crate) use self::certificate::Subject;
+pub(crate) use self::front_proxy::FrontProxies;
 pub(crate) use self::review::{ReviewError, Reviewer, Reviews};
 use self::token::{Bearer, TokenReviews};
 use crate::status::Status;
-use crate::tls::ClientCertificate;
+use crate::tls::Proof;
 
 /// Everything authorization may look at about a caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -104,6 +108,8 @@ pub(crate) struct Identity {
 /// What proved the identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Credential {
+    /// The word of a front proxy: the proxy must assert the identity upstream in its turn.
+    FrontProxy,
     /// The TLS client certificate: the proxy must assert the identity upstream.
     Certificate,
     /// The bearer token: the header goes upstream untouched.
@@ -120,7 +126,7 @@ pub(crate) enum AuthnError {
     Missing,
     /// The credentials are bad.
     #[error("bad credentials: {0}")]
-    Rejected(String),
+    Rejected(Arc<str>),
     /// The credentials could not be checked.
     #[error("the token could not be reviewed: {0}")]
     Review(#[source] Arc<ReviewError>),
@@ -138,13 +144,15 @@ impl AuthnError {
 
 /// Finds out who asks.
 pub(crate) struct Authenticator<R> {
+    front_proxies: Option<FrontProxies>,
     tokens: TokenReviews<R>,
 }
 
 impl<R: Reviews> Authenticator<R> {
-    /// An authenticator that asks `reviewer` about tokens.
-    pub(crate) fn new(reviewer: Arc<Reviewer<R>>) -> Self {
+    /// An authenticator that takes the word of `front_proxies` and asks `reviewer` about tokens.
+    pub(crate) fn new(reviewer: Arc<Reviewer<R>>, front_proxies: Option<FrontProxies>) -> Self {
         Self {
+            front_proxies,
             tokens: TokenReviews::new(reviewer),
         }
     }
@@ -154,8 +162,15 @@ impl<R: Reviews> Authenticator<R> {
         self.tokens.forget_expired()
     }
 
-    /// Identifies the caller by what its connection's certificate proves now and whom it names.
-    /// `settings` may change between calls; the TTL applies to reviews made
+    /// Removes what a front proxy said of the user, or a client would have us believe.
+    pub(crate) fn strip(&self, headers: &mut HeaderMap) {
+        if let Some(front_proxies) = &self.front_proxies {
+            front_proxies.strip(headers);
+        }
+    }
+
+    /// Identifies the caller by what its connection's certificate proves now, whom it names, and
+    /// what the request says. `settings` may change between calls; the TTL applies to reviews made
     /// from then on.
     ///
     /// # Errors
@@ -163,61 +178,68 @@ impl<R: Reviews> Authenticator<R> {
     pub(crate) async fn authenticate(
         &self,
         headers: &HeaderMap,
-        (certificate, subject): (&ClientCertificate, &Subject),
+        (proof, subject): (&Proof, &Subject),
         settings: &Authentication,
     ) -> Result<Identity, AuthnError> {
+        let asserted = match &self.front_proxies {
+            Some(front_proxies) => front_proxies.user(headers, (&proof.front_proxy, subject)),
+            None => Ok(None),
+        };
         let named = if settings.client_certificate {
-            subject.user(certificate)
+            subject.user(&proof.client)
         } else {
             Ok(None)
         };
+        let named = [
+            (Credential::FrontProxy, asserted),
+            (Credential::Certificate, named),
+        ];
         self.identify(named, headers, settings).await
     }
 
-    /// The same, once it is known whom the certificate names.
+    /// The same, once it is known whom the connection names by which credential.
     async fn identify(
         &self,
-        named: Named,
+        named: [(Credential, Named); 2],
         headers: &HeaderMap,
         settings: &Authentication,
     ) -> Result<Identity, AuthnError> {
-        let bearer = Bearer::from_headers(headers);
-        let warning = bearer.warning();
-        let mut failure = match named {
-            Ok(Some(user)) => {
-                return Ok(Identity {
-                    user,
-                    credential: Credential::Certificate,
-                    warning,
-                });
-            }
-            Ok(None) => None,
-            Err(error) => Some(error),
+        let authorization = Bearer::authorization(headers);
+        let warning = authorization.warning();
+        let identity = |user, credential| Identity {
+            user,
+            credential,
+            warning,
         };
-        match bearer {
-            Bearer::None | Bearer::Misplaced => {}
-            Bearer::Malformed(reason) => failure = Some(AuthnError::Rejected(reason.to_owned())),
-            // Boxed: most clients show a certificate and need no room for it.
-            Bearer::Token(token) => {
-                match Box::pin(self.tokens.user(&token, &settings.token_review)).await {
-                    Ok(user) => {
-                        return Ok(Identity {
-                            user,
-                            credential: Credential::Bearer,
-                            warning,
-                        });
+        let mut failure = None;
+        for (credential, named) in named {
+            match named {
+                Ok(Some(user)) => return Ok(identity(user, credential)),
+                Ok(None) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        for bearer in [authorization, Bearer::subprotocol(headers)] {
+            match bearer {
+                Bearer::None | Bearer::Misplaced => {}
+                Bearer::Malformed(reason) => {
+                    failure = Some(AuthnError::Rejected(reason.into()));
+                }
+                // Boxed: most clients show a certificate and need no room for it.
+                Bearer::Token(token) => {
+                    match Box::pin(self.tokens.user(&token, &settings.token_review)).await {
+                        Ok(user) => return Ok(identity(user, Credential::Bearer)),
+                        Err(error) => failure = Some(error),
                     }
-                    Err(error) => failure = Some(error),
                 }
             }
         }
         match failure {
             Some(error) => Err(error),
-            None if settings.anonymous => Ok(Identity {
-                user: Arc::new(UserInfo::anonymous()),
-                credential: Credential::Anonymous,
-                warning,
-            }),
+            None if settings.anonymous => Ok(identity(
+                Arc::new(UserInfo::anonymous()),
+                Credential::Anonymous,
+            )),
             None => Err(AuthnError::Missing),
         }
     }

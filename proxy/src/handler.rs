@@ -30,7 +30,7 @@ use watershed_cache::{Resource, ResourceVersion, encoding::Encoding};
 use watershed_config::Live;
 
 use crate::{
-    authn::{Authenticator, Identity},
+    authn::{Authenticator, Credential, Identity},
     authz::{Attributes, Authorizer, AuthzError, Permit},
     body::Body,
     budget::ListBudget,
@@ -141,7 +141,7 @@ impl Handler {
 
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         connection: &Arc<ConnectionInfo>,
         info: &RequestInfo,
         query: &Query,
@@ -152,10 +152,10 @@ impl Handler {
             Ok(deadline) => deadline,
             Err(status) => return Answered::refused(status, errors),
         };
-        let certificate = connection.certificate();
+        let proof = connection.proof();
         let identified = self.authenticator.authenticate(
             request.headers(),
-            (&certificate, &connection.subject),
+            (&proof, &connection.subject),
             &live.authentication,
         );
         let identity = match identified.await {
@@ -166,7 +166,8 @@ impl Handler {
                 return Answered::refused(error.status(), errors);
             }
         };
-        if identity.user.is_anonymous() {
+        // A front proxy proved who it is itself, and others share its connection.
+        if identity.user.is_anonymous() && identity.credential != Credential::FrontProxy {
             connection.let_go();
         }
         let place = match self.enter(connection, &identity, deadline, &live) {
@@ -196,6 +197,7 @@ impl Handler {
             Err(reason) => {
                 let due = deadline.map(|deadline| begun + deadline + OWN_TIMEOUT);
                 let format = errors.format();
+                self.authenticator.strip(request.headers_mut());
                 // Boxed: most requests are answered here and need no room for it.
                 let forwarding = Box::pin(self.passthrough.forward(
                     request,

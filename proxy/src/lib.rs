@@ -16,7 +16,9 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use watershed_config::{Config, Credentials, Live, RELOAD_INTERVAL, Reloader, UpstreamIdentity};
+use watershed_config::{
+    Config, Credentials, Live, RELOAD_INTERVAL, Reloader, Startup, UpstreamIdentity,
+};
 
 mod admin;
 mod authn;
@@ -53,7 +55,7 @@ pub use files::unusable_files;
 
 use crate::{
     admin::{Admin, AdminOptions},
-    authn::{Authenticator, Reviewer},
+    authn::{Authenticator, FrontProxies, Reviewer},
     authz::{Authorizer, Revocations},
     budget::ListBudget,
     caches::Caches,
@@ -66,7 +68,7 @@ use crate::{
     passthrough::{Assertion, Passthrough},
     serve::Compressor,
     shared_reads::SharedReads,
-    tls::{ServerFiles, ServerTls},
+    tls::{FrontProxyFile, ServerFiles, ServerTls},
     upstream::{AssertedIdentity, CredentialSource, Upstream, UpstreamOptions},
     workers::{Threads, Workers},
 };
@@ -108,12 +110,9 @@ impl Proxy {
         let startup = &config.startup;
         let (metrics, registry) = Metrics::new();
         let drain = Drain::new();
-        let tls = ServerTls::load(ServerFiles {
-            certificate: startup.listen.cert_file.clone(),
-            key: startup.listen.key_file.clone(),
-            client_ca: startup.listen.client_ca_file.clone(),
-        })
-        .context("cannot serve TLS with the files of `listen`")?;
+        let tls = ServerTls::load(server_files(startup)).context(
+            "cannot serve TLS with the files of `listen` and `authentication.requestHeader`",
+        )?;
         let upstream_options = upstream_options(config, reload_interval);
         let upstream = Upstream::new(&upstream_options, &drain, &metrics)?;
         let listener = Listener::bind(startup.listen.address)
@@ -158,7 +157,9 @@ impl Proxy {
             workers,
             metrics: metrics.clone(),
         };
-        let handler = Arc::new(handler(upstream, caches, metrics, live.clone(), carrying));
+        let front_proxies = startup.request_header.as_ref().map(FrontProxies::new);
+        let incoming = (live.clone(), front_proxies);
+        let handler = Arc::new(handler(upstream, caches, metrics, incoming, carrying));
         drain.spawn_background(handler.authenticator.forget_expired());
         drain.spawn_background(handler.authorizer.forget_expired());
         drain.spawn(listener.serve(options, move |request, connection| {
@@ -223,14 +224,14 @@ fn handler(
     upstream: Upstream,
     caches: Caches,
     metrics: Metrics,
-    live: watch::Receiver<Arc<Live>>,
+    (live, front_proxies): (watch::Receiver<Arc<Live>>, Option<FrontProxies>),
     (assertion, drain): (Assertion, Drain),
 ) -> Handler {
     let reviewer = Arc::new(Reviewer::new(upstream.clone()));
     let lists = (&metrics.initial_list_bytes, &metrics.initial_lists_refused);
     let budget = Arc::new(ListBudget::new(lists.0.clone(), lists.1.clone()));
     Handler {
-        authenticator: Authenticator::new(Arc::clone(&reviewer)),
+        authenticator: Authenticator::new(Arc::clone(&reviewer), front_proxies),
         authorizer: Authorizer::new(reviewer),
         shared_reads: SharedReads::new(upstream.clone(), drain.clone(), Arc::clone(&budget)),
         budget,
@@ -241,6 +242,19 @@ fn handler(
         callers: Callers::new(),
         metrics,
         live,
+    }
+}
+
+fn server_files(startup: &Startup) -> ServerFiles {
+    let front_proxies = startup.request_header.as_ref().map(|it| FrontProxyFile {
+        ca: it.client_ca_file.clone(),
+        any_name: it.allowed_names.is_empty(),
+    });
+    ServerFiles {
+        certificate: startup.listen.cert_file.clone(),
+        key: startup.listen.key_file.clone(),
+        client_ca: startup.listen.client_ca_file.clone(),
+        front_proxies,
     }
 }
 

@@ -45,7 +45,7 @@ use crate::{
     connection::{self, Socket},
     drain::Drain,
     metrics::{Metrics, ReasonLabels},
-    tls::{ALPN_H2, ClientCertificate, Credential, ServerTls, TlsStream},
+    tls::{ALPN_H2, Credential, Proof, ServerTls, TlsStream},
     workers::{Load, Workers},
 };
 
@@ -115,10 +115,10 @@ pub(crate) struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
-    /// What the client proved with its certificate, judged by the CA bundle in force now. Cheap:
-    /// the chain is verified again only when the bundle changed, a certificate ended or an hour has
+    /// What the client proved with its certificate, judged by the CA bundles in force now. Cheap:
+    /// the chain is verified again only when a bundle changed, a certificate ended or an hour has
     /// passed.
-    pub(crate) fn certificate(&self) -> ClientCertificate {
+    pub(crate) fn proof(&self) -> Proof {
         self.tls.judge(&self.credential)
     }
 

@@ -26,6 +26,8 @@ use crate::{
     upstream::{AssertedIdentity, Pool, ResponseBody, Upstream, UpstreamError},
 };
 
+#[cfg(test)]
+pub(crate) use self::headers::identify;
 pub(crate) use self::headers::remove_hop_by_hop;
 use self::tunnel::Upgrade;
 

@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderName, header};
 
 pub(crate) use self::info::{RequestInfo, Verb};
 pub(crate) use self::options::{GetOptions, ListOptions, MATCH_NOT_OLDER_THAN};
-pub(crate) use self::query::Query;
+pub(crate) use self::query::{Query, percent_decode};
 #[cfg(feature = "door")]
 pub(crate) use self::scalar::{flag, parse_duration, parse_int};
 pub(crate) use self::scalar::{parse_bool, timeout};

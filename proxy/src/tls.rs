@@ -7,7 +7,7 @@
 //! certificate is only requested; whether it counts is decided per request, so that a caller with a
 //! bad one gets a 401 that says so. What the handshake does prove is that the client holds the
 //! certificate's key.
-//! Invariant: certificate, key and client CA are swapped together or not at all, and a verdict
+//! Invariant: certificate, key and CA bundles are swapped together or not at all, and a verdict
 //! about a client is never older than the CA bundle in force. A resolver that swaps only the
 //! certificate was rejected: key and CA would change at different moments. Sessions are never
 //! resumed, since resumption would keep an identity alive that the CA bundle no longer vouches for.
@@ -35,12 +35,12 @@ use crate::metrics::Metrics;
 
 use self::{
     reload::{Reloaded, Source},
-    verify::{ClientCa, RequestedOnly},
+    verify::{Authorities, RequestedOnly},
 };
 
 pub(crate) use self::{
     stream::TlsStream,
-    verify::{ClientCertificate, Credential, Leaf},
+    verify::{ClientCertificate, Credential, Leaf, Proof},
 };
 
 /// Where the listener's certificates are.
@@ -50,8 +50,19 @@ pub(crate) struct ServerFiles {
     pub(crate) certificate: PathBuf,
     /// PEM key.
     pub(crate) key: PathBuf,
-    /// PEM bundle that client certificates must chain to; without one none is asked for.
+    /// PEM bundle that client certificates must chain to.
     pub(crate) client_ca: Option<PathBuf>,
+    /// Who is believed to be a front proxy. Without either bundle no certificate is asked for.
+    pub(crate) front_proxies: Option<FrontProxyFile>,
+}
+
+/// Where the authorities of front proxies are.
+#[derive(Clone, Debug)]
+pub(crate) struct FrontProxyFile {
+    /// PEM bundle that certificates of front proxies must chain to.
+    pub(crate) ca: PathBuf,
+    /// Whether every certificate of it is one of a front proxy, whatever its name.
+    pub(crate) any_name: bool,
 }
 
 /// Why TLS material could not be used.
@@ -87,7 +98,7 @@ pub(crate) struct ServerTls {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     config: Arc<ServerConfig>,
-    client_ca: Option<ClientCa>,
+    authorities: Authorities,
 }
 
 /// The bytes of the files.
@@ -96,6 +107,7 @@ pub(crate) struct ServerMaterial {
     certificate: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
+    front_proxy_ca: Option<Vec<u8>>,
 }
 
 impl ServerTls {
@@ -139,11 +151,10 @@ impl ServerTls {
         Arc::clone(&self.current.load_current().config)
     }
 
-    /// What `credential` proves against the CA bundle in force now. Cheap when nothing changed
+    /// What `credential` proves against the CA bundles in force now. Cheap when nothing changed
     /// since the last call for the same credential.
-    pub(crate) fn judge(&self, credential: &Credential) -> ClientCertificate {
-        let loaded = self.current.load_current();
-        credential.judge(loaded.client_ca.as_ref())
+    pub(crate) fn judge(&self, credential: &Credential) -> Proof {
+        credential.judge(&self.current.load_current().authorities)
     }
 }
 
@@ -152,27 +163,19 @@ impl Source for ServerFiles {
     type Output = Loaded;
 
     fn read(&self) -> Result<ServerMaterial, TlsError> {
-        let client_ca = self
-            .client_ca
-            .as_deref()
-            .map(|it| read("the client CA", it))
-            .transpose()?;
+        let bundle = |what, path: Option<&Path>| path.map(|it| read(what, it)).transpose();
+        let front_proxies = self.front_proxies.as_ref().map(|it| it.ca.as_path());
         Ok(ServerMaterial {
+            client_ca: bundle(CLIENT_CA, self.client_ca.as_deref())?,
+            front_proxy_ca: bundle(FRONT_PROXY_CA, front_proxies)?,
             certificate: read("the certificate", &self.certificate)?,
             key: read("the key", &self.key)?,
-            client_ca,
         })
     }
 
     fn build(&self, material: &ServerMaterial) -> Result<Loaded, TlsError> {
         let provider = provider();
-        let client_ca = match (&self.client_ca, &material.client_ca) {
-            (Some(path), Some(pem)) => {
-                let roots = roots("the client CA", path, pem)?;
-                Some(ClientCa::new(roots, &provider)?)
-            }
-            (_, _) => None,
-        };
+        let authorities = self.authorities(material, &provider)?;
         let chain = certificates("the certificate", &self.certificate, &material.certificate)?;
         let key = private_key("the key", &self.key, &material.key)?;
         let unusable = |error: rustls::Error| TlsError::Unusable {
@@ -182,8 +185,8 @@ impl Source for ServerFiles {
         let versions = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(unusable)?;
-        let verified = match &client_ca {
-            Some(ca) => versions.with_client_cert_verifier(Arc::new(RequestedOnly::new(ca))),
+        let verified = match RequestedOnly::new(&authorities) {
+            Some(requested) => versions.with_client_cert_verifier(Arc::new(requested)),
             None => versions.with_no_client_auth(),
         };
         let mut config = verified.with_single_cert(chain, key).map_err(unusable)?;
@@ -192,10 +195,41 @@ impl Source for ServerFiles {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Loaded {
             config: Arc::new(config),
-            client_ca,
+            authorities,
         })
     }
 }
+
+impl ServerFiles {
+    fn authorities(
+        &self,
+        material: &ServerMaterial,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Authorities, TlsError> {
+        let clients = match (&self.client_ca, &material.client_ca) {
+            (Some(path), Some(pem)) => Some(roots(CLIENT_CA, path, pem)?),
+            (_, _) => None,
+        };
+        let front_proxies = match (&self.front_proxies, &material.front_proxy_ca) {
+            (Some(file), Some(pem)) => {
+                let own = roots(FRONT_PROXY_CA, &file.ca, pem)?;
+                let anchors = clients.iter().flat_map(|it| &it.roots);
+                let is_shared = anchors.into_iter().any(|it| own.roots.contains(it));
+                if is_shared && file.any_name {
+                    let reason = "it signs clients too, so each of them could be anybody; use \
+                                  another one, or name the front proxies";
+                    return Err(file_error(FRONT_PROXY_CA, &file.ca, reason));
+                }
+                Some(own)
+            }
+            (_, _) => None,
+        };
+        Authorities::new(clients, front_proxies, provider)
+    }
+}
+
+const CLIENT_CA: &str = "the client CA";
+const FRONT_PROXY_CA: &str = "the front proxy CA";
 
 /// ALPN name of HTTP/2.
 pub(crate) const ALPN_H2: &[u8] = b"h2";

@@ -31,7 +31,7 @@ impl Subject {
     pub(super) fn user(&self, certificate: &ClientCertificate) -> Named {
         match certificate {
             ClientCertificate::None => Ok(None),
-            ClientCertificate::Invalid(reason) => Err(AuthnError::Rejected(reason.to_string())),
+            ClientCertificate::Invalid(reason) => Err(AuthnError::Rejected(Arc::clone(reason))),
             ClientCertificate::Valid(leaf) => {
                 let (read, named) = self.0.get_or_init(|| (leaf.clone(), name(leaf)));
                 if read.is(leaf) {
@@ -52,7 +52,7 @@ pub(super) fn name(leaf: &Leaf) -> Named {
 
 /// The user a leaf certificate in DER names.
 fn parse(der: &[u8]) -> Result<Option<UserInfo>, AuthnError> {
-    let reject = |reason: &str| AuthnError::Rejected(reason.to_owned());
+    let reject = |reason: &str| AuthnError::Rejected(reason.into());
     let (_, certificate) = X509Certificate::from_der(der)
         .map_err(|error| reject(&format!("cannot read the client certificate: {error}")))?;
     let mut user = UserInfo::default();
@@ -83,7 +83,7 @@ fn parse(der: &[u8]) -> Result<Option<UserInfo>, AuthnError> {
 /// A value of one of the string types; others are refused rather than read differently from Go.
 fn text(attribute: &AttributeTypeAndValue<'_>) -> Result<String, AuthnError> {
     attribute.as_str().map(str::to_owned).map_err(|_| {
-        AuthnError::Rejected("the subject has a string type that is not supported".to_owned())
+        AuthnError::Rejected("the subject has a string type that is not supported".into())
     })
 }
 

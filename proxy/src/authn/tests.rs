@@ -8,7 +8,7 @@ use watershed_config::TokenReview;
 
 use super::scripted::Scripted;
 use super::*;
-use crate::tls::Leaf;
+use crate::tls::{ClientCertificate, Leaf};
 
 fn settings(anonymous: bool) -> Authentication {
     Authentication {
@@ -22,7 +22,7 @@ fn settings(anonymous: bool) -> Authentication {
 }
 
 fn authenticator(script: &Scripted) -> Authenticator<Scripted> {
-    Authenticator::new(Arc::new(Reviewer::new(script.clone())))
+    Authenticator::new(Arc::new(Reviewer::new(script.clone())), None)
 }
 
 fn headers(authorization: Option<&str>) -> HeaderMap {
@@ -41,7 +41,7 @@ fn named(names: &[(DnType, &str)]) -> Named {
     certificate::name(&leaf(names))
 }
 
-fn leaf(names: &[(DnType, &str)]) -> Leaf {
+pub(super) fn leaf(names: &[(DnType, &str)]) -> Leaf {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -51,6 +51,21 @@ fn leaf(names: &[(DnType, &str)]) -> Leaf {
     }
     let certificate = params.self_signed(&key).unwrap();
     Leaf::of(certificate.der().clone())
+}
+
+/// What a certificate proves about its holder alone.
+fn client(client: ClientCertificate) -> Proof {
+    Proof {
+        client,
+        ..Proof::default()
+    }
+}
+
+fn by_certificate(named: Named) -> [(Credential, Named); 2] {
+    [
+        (Credential::FrontProxy, Ok(None)),
+        (Credential::Certificate, named),
+    ]
 }
 
 fn alice() -> Named {
@@ -90,7 +105,11 @@ async fn a_certificate_names_user_groups_uid_and_credential() {
         (DnType::CustomDnType(SECOND_ORGANIZATION.to_vec()), "Zürich"),
     ]);
     let identity = authenticator(&Scripted::default())
-        .identify(certificate.clone(), &headers(None), &settings(false))
+        .identify(
+            by_certificate(certificate.clone()),
+            &headers(None),
+            &settings(false),
+        )
         .await
         .unwrap();
     assert_eq!(identity.credential, Credential::Certificate);
@@ -118,7 +137,11 @@ async fn what_was_read_of_one_certificate_is_never_said_of_another() {
     let (subject, settings) = (Subject::default(), settings(false));
     let who = async |certificate: &ClientCertificate| {
         let identity = authenticator
-            .authenticate(&headers(None), (certificate, &subject), &settings)
+            .authenticate(
+                &headers(None),
+                (&client(certificate.clone()), &subject),
+                &settings,
+            )
             .await;
         identity.map(|it| it.user.name.clone())
     };
@@ -144,18 +167,30 @@ async fn an_empty_common_name_is_nobody_and_an_empty_uid_is_refused() {
     for certificate in [nobody, empty] {
         let authenticator = authenticator(&Scripted::default());
         let identity = authenticator
-            .identify(certificate.clone(), &headers(None), &settings(true))
+            .identify(
+                by_certificate(certificate.clone()),
+                &headers(None),
+                &settings(true),
+            )
             .await;
         assert_eq!(identity.unwrap().credential, Credential::Anonymous);
         let refused = authenticator
-            .identify(certificate.clone(), &headers(None), &settings(false))
+            .identify(
+                by_certificate(certificate.clone()),
+                &headers(None),
+                &settings(false),
+            )
             .await;
         assert!(matches!(refused, Err(AuthnError::Missing)));
     }
     let uid = (DnType::CustomDnType(UID_TYPE.to_vec()), "");
     let certificate = named(&[(DnType::CommonName, "alice"), uid]);
     let refused = authenticator(&Scripted::default())
-        .identify(certificate.clone(), &headers(None), &settings(true))
+        .identify(
+            by_certificate(certificate.clone()),
+            &headers(None),
+            &settings(true),
+        )
         .await;
     assert!(matches!(refused, Err(AuthnError::Rejected(_))));
 }
@@ -167,7 +202,11 @@ async fn a_reserved_group_in_a_certificate_keeps_authenticated_out() {
         (DnType::OrganizationName, "system:unauthenticated"),
     ]);
     let identity = authenticator(&Scripted::default())
-        .identify(certificate.clone(), &headers(None), &settings(false))
+        .identify(
+            by_certificate(certificate.clone()),
+            &headers(None),
+            &settings(false),
+        )
         .await
         .unwrap();
     assert_eq!(identity.user.groups, ["system:unauthenticated"]);
@@ -190,7 +229,7 @@ async fn without_credentials_the_caller_is_anonymous_only_where_allowed() {
     for (authorization, warns) in NO_TOKENS {
         let authenticator = authenticator(&Scripted::default());
         let headers = headers(authorization);
-        let none = ClientCertificate::None;
+        let none = Proof::default();
         let identity = authenticator
             .authenticate(&headers, (&none, &Subject::default()), &settings(true))
             .await
@@ -213,7 +252,11 @@ async fn a_good_certificate_wins_over_any_token() {
     for authorization in ["Bearer garbage", "bearer a.b.c", "Bearer  x", "Basic x"] {
         let script = Scripted::default();
         let identity = authenticator(&script)
-            .identify(alice(), &headers(Some(authorization)), &settings(false))
+            .identify(
+                by_certificate(alice()),
+                &headers(Some(authorization)),
+                &settings(false),
+            )
             .await
             .unwrap();
         assert_eq!(identity.user.name, "alice");
@@ -224,7 +267,7 @@ async fn a_good_certificate_wins_over_any_token() {
 
 #[tokio::test]
 async fn a_bad_certificate_is_never_anonymous_but_a_good_token_helps() {
-    let bad = ClientCertificate::Invalid("unknown issuer".into());
+    let bad = client(ClientCertificate::Invalid("unknown issuer".into()));
     let script = Scripted::new([Ok(garbage()), Ok(accepted("sa"))]);
     let authenticator = authenticator(&script);
     let settings = settings(true);
@@ -252,7 +295,7 @@ async fn a_bad_certificate_is_never_anonymous_but_a_good_token_helps() {
 
 #[tokio::test]
 async fn certificates_are_ignored_where_the_configuration_says_so() {
-    let invalid = ClientCertificate::Invalid("unknown issuer".into());
+    let invalid = client(ClientCertificate::Invalid("unknown issuer".into()));
     let settings = Authentication {
         client_certificate: false,
         ..settings(false)
@@ -269,7 +312,7 @@ async fn a_token_becomes_the_user_the_review_names() {
     let identity = authenticator(&script)
         .authenticate(
             &headers(Some(" bEaReR t.o.k ignored ")),
-            (&ClientCertificate::None, &Subject::default()),
+            (&Proof::default(), &Subject::default()),
             &settings(true),
         )
         .await
@@ -296,20 +339,105 @@ async fn a_token_becomes_the_user_the_review_names() {
 #[tokio::test]
 async fn a_token_for_another_audience_is_refused() {
     let mut settings = settings(true);
-    settings.token_review.audiences = vec!["watershed".to_owned()];
-    let script = Scripted::new([Ok(accepted("sa"))]);
-    let refused = authenticator(&script)
-        .authenticate(
-            &headers(Some("Bearer t")),
-            (&ClientCertificate::None, &Subject::default()),
-            &settings,
-        )
-        .await;
-    assert!(matches!(refused, Err(AuthnError::Rejected(_))));
-    assert_eq!(
-        script.asked()[0].1["spec"]["audiences"],
-        json!(["watershed"])
+    settings.token_review.audiences = vec!["watershed".to_owned(), "other".to_owned()];
+    let mut reviewed = accepted("sa");
+    for (audiences, good) in [
+        (json!(["https://kubernetes.default.svc"]), false),
+        (json!([]), false),
+        (Value::Null, false),
+        (json!(["other"]), true),
+        (json!(["x", "watershed"]), true),
+    ] {
+        match &audiences {
+            Value::Null => drop(
+                reviewed["status"]
+                    .as_object_mut()
+                    .unwrap()
+                    .remove("audiences"),
+            ),
+            audiences => reviewed["status"]["audiences"] = audiences.clone(),
+        }
+        let script = Scripted::new([Ok(reviewed.clone())]);
+        let answer = authenticator(&script)
+            .authenticate(
+                &headers(Some("Bearer t")),
+                (&Proof::default(), &Subject::default()),
+                &settings,
+            )
+            .await;
+        assert_eq!(answer.is_ok(), good, "{audiences}");
+        assert!(good || matches!(answer, Err(AuthnError::Rejected(_))));
+        assert_eq!(
+            script.asked()[0].1["spec"]["audiences"],
+            json!(["watershed", "other"])
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_was_reviewed_for_some_audiences_is_reviewed_again_for_others() {
+    let script = Scripted::new([Ok(accepted("sa")), Ok(accepted("sa"))]);
+    let authenticator = authenticator(&script);
+    let with = async |audiences: &[&str]| {
+        let mut settings = settings(true);
+        settings.token_review.audiences = audiences.iter().map(ToString::to_string).collect();
+        let headers = headers(Some("Bearer t"));
+        let nobody = (&Proof::default(), &Subject::default());
+        authenticator
+            .authenticate(&headers, nobody, &settings)
+            .await
+    };
+    assert!(with(&[]).await.is_ok());
+    assert!(with(&["watershed"]).await.is_err());
+    assert!(with(&[]).await.is_ok());
+    assert!(with(&["watershed"]).await.is_err());
+    assert_eq!(script.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_is_no_text_is_bad_and_not_absent() {
+    let mut headers = HeaderMap::new();
+    for (value, missing) in [
+        (&b"Bearer \xff"[..], false),
+        (b" bEARER \xc3\x28 x", false),
+        (b"Basic \xff", true),
+    ] {
+        headers.insert(
+            header::AUTHORIZATION,
+            HeaderValue::from_bytes(value).unwrap(),
+        );
+        let nobody = (&Proof::default(), &Subject::default());
+        let answer = authenticator(&Scripted::default())
+            .authenticate(&headers, nobody, &settings(true))
+            .await;
+        assert_eq!(answer.is_ok(), missing, "{}", value.escape_ascii());
+    }
+}
+
+#[tokio::test]
+async fn of_two_authorization_lines_the_first_counts() {
+    let mut headers = headers(Some("Bearer first"));
+    headers.append(
+        header::AUTHORIZATION,
+        HeaderValue::from_static("Bearer second"),
     );
+    let script = Scripted::new([Ok(accepted("sa"))]);
+    let nobody = (&Proof::default(), &Subject::default());
+    let answer = authenticator(&script)
+        .authenticate(&headers, nobody, &settings(true))
+        .await;
+    assert!(answer.is_ok());
+    assert_eq!(script.asked()[0].1["spec"]["token"], "first");
+}
+
+#[tokio::test]
+async fn a_token_beyond_its_limit_is_refused_unreviewed() {
+    let long = format!("Bearer {}", "a".repeat(1 << 20));
+    let nobody = (&Proof::default(), &Subject::default());
+    let answer = authenticator(&Scripted::default())
+        .authenticate(&headers(Some(&long)), nobody, &settings(true))
+        .await;
+    assert!(matches!(answer, Err(AuthnError::Rejected(_))));
 }
 
 /// Asks with `Bearer t` and no certificate.
@@ -318,7 +446,7 @@ async fn ask(authenticator: &Authenticator<Scripted>) -> Result<Identity, AuthnE
     authenticator
         .authenticate(
             &headers,
-            (&ClientCertificate::None, &Subject::default()),
+            (&Proof::default(), &Subject::default()),
             &settings(true),
         )
         .await
@@ -364,7 +492,7 @@ async fn without_a_ttl_every_request_is_reviewed() {
     let script = Scripted::new([Ok(accepted("sa")), Ok(garbage())]);
     let authenticator = authenticator(&script);
     let headers = headers(Some("Bearer t"));
-    let none = ClientCertificate::None;
+    let none = Proof::default();
     assert!(
         authenticator
             .authenticate(&headers, (&none, &Subject::default()), &settings)
@@ -456,12 +584,12 @@ async fn a_review_that_does_not_come_ends_at_the_timeout() {
             std::future::pending().await
         }
     }
-    let authenticator = Authenticator::new(Arc::new(Reviewer::new(Silent)));
+    let authenticator = Authenticator::new(Arc::new(Reviewer::new(Silent)), None);
     let start = Instant::now();
     let failed = authenticator
         .authenticate(
             &headers(Some("Bearer t")),
-            (&ClientCertificate::None, &Subject::default()),
+            (&Proof::default(), &Subject::default()),
             &settings(true),
         )
         .await;
@@ -494,6 +622,26 @@ async fn a_websocket_may_bring_its_token_as_a_subprotocol() {
             .map(|(_, body)| body["spec"]["token"].as_str().unwrap());
         assert_eq!(reviewed, token, "{protocols}");
     }
+    // After a bearer token that is bad or hidden it has its turn.
+    for authorization in ["Bearer bad", "Bearer  hidden", "Basic x"] {
+        let is_reviewed = authorization == "Bearer bad";
+        let script = match is_reviewed {
+            true => Scripted::new([Ok(garbage()), Ok(accepted("sa"))]),
+            false => Scripted::new([Ok(accepted("sa"))]),
+        };
+        let protocols = "x,base64url.bearer.authorization.k8s.io.dC5vLms";
+        let mut headers = websocket_headers(protocols);
+        headers.insert(
+            header::AUTHORIZATION,
+            HeaderValue::from_static(authorization),
+        );
+        let nobody = (&Proof::default(), &Subject::default());
+        let identity = authenticator(&script)
+            .authenticate(&headers, nobody, &settings(true))
+            .await;
+        assert_eq!(identity.unwrap().user.name, "sa", "{authorization}");
+        assert_eq!(script.asked().len(), 1 + usize::from(is_reviewed));
+    }
     let refused = [
         "base64url.bearer.authorization.k8s.io.dC5vLms",
         "base64url.bearer.authorization.k8s.io.!, v4.channel.k8s.io",
@@ -507,15 +655,20 @@ async fn a_websocket_may_bring_its_token_as_a_subprotocol() {
     }
 }
 
-async fn websocket(script: &Scripted, protocols: &str) -> Result<Identity, AuthnError> {
+fn websocket_headers(protocols: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
+    headers.append(header::CONNECTION, HeaderValue::from_static("x, Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("WebSocket"));
     headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocols.parse().unwrap());
+    headers
+}
+
+async fn websocket(script: &Scripted, protocols: &str) -> Result<Identity, AuthnError> {
     authenticator(script)
         .authenticate(
-            &headers,
-            (&ClientCertificate::None, &Subject::default()),
+            &websocket_headers(protocols),
+            (&Proof::default(), &Subject::default()),
             &settings(true),
         )
         .await

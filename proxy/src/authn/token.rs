@@ -43,25 +43,26 @@ pub(super) enum Bearer {
 }
 
 impl Bearer {
-    /// Reads the first `Authorization` line, then the subprotocols of a WebSocket request.
-    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
-        match Self::authorization(headers) {
-            Self::None if is_websocket(headers) => Self::subprotocol(headers),
-            found => found,
-        }
-    }
-
-    /// As the apiserver's `bearertoken.go`.
-    fn authorization(headers: &HeaderMap) -> Self {
+    /// Reads the first `Authorization` line, as the apiserver's `bearertoken.go`.
+    pub(super) fn authorization(headers: &HeaderMap) -> Self {
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             return Self::None;
         };
+        let is_bearer = |scheme: &[u8]| scheme.eq_ignore_ascii_case(b"bearer");
         let Ok(value) = std::str::from_utf8(value.as_bytes()) else {
-            return Self::None;
+            let scheme = value
+                .as_bytes()
+                .trim_ascii()
+                .split(|byte| *byte == b' ')
+                .next();
+            return match scheme {
+                Some(scheme) if is_bearer(scheme) => Self::Malformed("the token is no UTF-8"),
+                Some(_) | None => Self::None,
+            };
         };
         let mut parts = value.trim().splitn(3, ' ');
         let scheme = parts.next().unwrap_or_default();
-        if !scheme.eq_ignore_ascii_case("bearer") {
+        if !is_bearer(scheme.as_bytes()) {
             return Self::None;
         }
         match (parts.next(), parts.next()) {
@@ -71,8 +72,12 @@ impl Bearer {
         }
     }
 
-    /// As the apiserver's `websocket/protocol.go`: one token, and another protocol to agree on.
-    fn subprotocol(headers: &HeaderMap) -> Self {
+    /// Reads the subprotocols of a WebSocket request, as the apiserver's `websocket/protocol.go`: one
+    /// token, and another protocol to agree on.
+    pub(super) fn subprotocol(headers: &HeaderMap) -> Self {
+        if !is_websocket(headers) {
+            return Self::None;
+        }
         let (mut token, mut others) = (None, false);
         let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
         let protocols = lines
@@ -111,14 +116,16 @@ impl Bearer {
     }
 }
 
+/// As apimachinery's `IsWebSocketRequest`: an exact name, and the word anywhere in `Connection`.
 fn is_websocket(headers: &HeaderMap) -> bool {
-    let has = |name, token: &str| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.to_ascii_lowercase().contains(token))
-    };
-    has(header::CONNECTION, "upgrade") && has(header::UPGRADE, "websocket")
+    let protocol = headers.get(header::UPGRADE);
+    protocol.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && headers.get_all(header::CONNECTION).iter().any(|it| {
+            let words = it.as_bytes().windows(b"upgrade".len());
+            words
+                .into_iter()
+                .any(|it| it.eq_ignore_ascii_case(b"upgrade"))
+        })
 }
 
 /// Reviews of tokens, remembered by a keyed hash.
@@ -158,7 +165,7 @@ impl<R: Reviews> TokenReviews<R> {
         settings: &TokenReview,
     ) -> Result<Arc<UserInfo>, AuthnError> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(AuthnError::Rejected("the token is too long".to_owned()));
+            return Err(AuthnError::Rejected("the token is too long".into()));
         }
         let answer = if settings.cache_ttl.is_zero() {
             let fetch = Box::pin(fetch_now(self.review(token, settings)));
@@ -176,7 +183,7 @@ impl<R: Reviews> TokenReviews<R> {
         };
         match &answer.map_err(AuthnError::Review)?.value {
             Review::User(user) => Ok(Arc::clone(user)),
-            Review::Refused(reason) => Err(AuthnError::Rejected(reason.clone())),
+            Review::Refused(reason) => Err(AuthnError::Rejected(reason.as_str().into())),
         }
     }
 
@@ -244,8 +251,8 @@ struct User {
 
 impl Outcome {
     fn judge(self, settings: &TokenReview) -> Fetched<Review> {
-        let foreign = !self.audiences.is_empty()
-            && !settings.audiences.is_empty()
+        // A review that does not say for whom the token is did not look.
+        let foreign = !settings.audiences.is_empty()
             && !self
                 .audiences
                 .iter()

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::tls::{
-    ALPN_HTTP1,
+    ALPN_HTTP1, ClientCertificate,
     tests::{Folder, Issued, TestCa, client_config},
 };
 
@@ -133,7 +133,7 @@ async fn answer(
             }
         })));
     }
-    let verdict = match connection.certificate() {
+    let verdict = match connection.proof().client {
         ClientCertificate::None => "none".to_owned(),
         ClientCertificate::Valid(leaf) => format!("valid {}", !leaf.is_empty()),
         ClientCertificate::Invalid(reason) => format!("invalid {reason}"),

@@ -80,7 +80,7 @@ pub(super) fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
 ///
 /// # Errors
 /// 403 when the identity cannot be carried.
-pub(super) fn identify(
+pub(crate) fn identify(
     headers: &mut HeaderMap,
     identity: &Identity,
     assertion: Assertion,
@@ -89,7 +89,7 @@ pub(super) fn identify(
     match identity.credential {
         // Its own token speaks for the client, and for its impersonation too.
         Credential::Bearer => return Ok(Pool::Bare),
-        Credential::Certificate | Credential::Anonymous => {}
+        Credential::FrontProxy | Credential::Certificate | Credential::Anonymous => {}
     }
     // Not what proved the identity: an apiserver must not weigh it against what is asserted.
     headers.remove(header::AUTHORIZATION);
@@ -290,7 +290,11 @@ mod tests {
             ],
         ];
         for attack in attacks {
-            for credential in [Credential::Certificate, Credential::Anonymous] {
+            for credential in [
+                Credential::FrontProxy,
+                Credential::Certificate,
+                Credential::Anonymous,
+            ] {
                 let mut headers = headers(attack);
                 remove_hop_by_hop(&mut headers);
                 let pool = identify(

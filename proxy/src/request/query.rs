@@ -123,7 +123,7 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Decodes percent escapes; `None` if one is not followed by two hex digits.
-pub(super) fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let [byte, tail @ ..] = rest {

@@ -77,6 +77,7 @@ impl Folder {
             certificate: self.write("tls.crt", &server.certificate),
             key: self.write("tls.key", &server.key),
             client_ca: Some(self.write("client-ca.crt", client_ca)),
+            front_proxies: None,
         }
     }
 }
@@ -127,17 +128,112 @@ fn a_client_is_judged_by_the_bundle_in_force_now() {
     let tls = ServerTls::load(folder.server_files(&old.server("proxy"), &old.pem()));
     let tls = tls.expect("good files");
     let client = credential(&old.client("system:node:a"));
-    assert!(matches!(tls.judge(&client), ClientCertificate::Valid(_)));
+    assert!(matches!(
+        tls.judge(&client).client,
+        ClientCertificate::Valid(_)
+    ));
 
     folder.write("client-ca.crt", &(old.pem() + &new.pem()));
     assert_eq!(tls.poll_files(), reload::Outcome::Changed);
-    assert!(matches!(tls.judge(&client), ClientCertificate::Valid(_)));
+    assert!(matches!(
+        tls.judge(&client).client,
+        ClientCertificate::Valid(_)
+    ));
 
     folder.write("client-ca.crt", &new.pem());
     assert_eq!(tls.poll_files(), reload::Outcome::Changed);
-    assert!(matches!(tls.judge(&client), ClientCertificate::Invalid(_)));
+    assert!(matches!(
+        tls.judge(&client).client,
+        ClientCertificate::Invalid(_)
+    ));
     let client = credential(&new.client("system:node:a"));
-    assert!(matches!(tls.judge(&client), ClientCertificate::Valid(_)));
+    assert!(matches!(
+        tls.judge(&client).client,
+        ClientCertificate::Valid(_)
+    ));
+}
+
+#[test]
+fn a_front_proxy_is_judged_by_its_own_bundle_in_force_now() {
+    let (clients, folder) = (TestCa::new("clients"), Folder::new());
+    let (old, new) = (TestCa::new("old"), TestCa::new("new"));
+    let mut files = folder.server_files(&clients.server("proxy"), &clients.pem());
+    files.front_proxies = Some(FrontProxyFile {
+        ca: folder.write("front-proxy-ca.crt", &old.pem()),
+        any_name: true,
+    });
+    let tls = ServerTls::load(files).expect("good files");
+    let proves = |issued: &Issued| {
+        let proof = tls.judge(&credential(issued));
+        let is_valid = |it| matches!(it, ClientCertificate::Valid(_));
+        (is_valid(proof.client), is_valid(proof.front_proxy))
+    };
+    let kubelet = clients.client("system:node:a");
+    let (former, next) = (old.client("region"), new.client("region"));
+    assert_eq!(proves(&kubelet), (true, false));
+    assert_eq!(proves(&former), (false, true));
+    assert_eq!(proves(&next), (false, false));
+    assert_eq!(
+        proves(&old.server("region")),
+        (false, false),
+        "not for clients"
+    );
+
+    folder.write("front-proxy-ca.crt", &new.pem());
+    assert_eq!(tls.poll_files(), reload::Outcome::Changed);
+    assert_eq!(proves(&kubelet), (true, false));
+    assert_eq!(proves(&former), (false, false));
+    assert_eq!(proves(&next), (false, true));
+
+    // A bundle that signs clients too would make each of them a front proxy.
+    folder.write("front-proxy-ca.crt", &(new.pem() + &clients.pem()));
+    let reload::Outcome::Broken(error) = tls.poll_files() else {
+        panic!("it is refused")
+    };
+    assert!(
+        error.contains("front-proxy-ca.crt") && error.contains("anybody"),
+        "{error}"
+    );
+    assert_eq!(proves(&kubelet), (true, false));
+}
+
+#[test]
+fn one_bundle_may_sign_clients_and_front_proxies_that_are_named() {
+    let (ca, folder) = (TestCa::new("ca"), Folder::new());
+    let mut files = folder.server_files(&ca.server("proxy"), &ca.pem());
+    let bundle = folder.write("front-proxy-ca.crt", &ca.pem());
+    let shared = |any_name| {
+        let ca = bundle.clone();
+        Some(FrontProxyFile { ca, any_name })
+    };
+    files.front_proxies = shared(true);
+    assert!(ServerTls::load(files.clone()).is_err());
+    files.front_proxies = shared(false);
+    let tls = ServerTls::load(files).expect("names are looked at");
+    let proof = tls.judge(&credential(&ca.client("region")));
+    assert!(matches!(proof.client, ClientCertificate::Valid(_)));
+    assert!(matches!(proof.front_proxy, ClientCertificate::Valid(_)));
+}
+
+#[test]
+fn clients_are_told_the_authorities_of_both_bundles() {
+    let (clients, proxies) = (TestCa::new("clients"), TestCa::new("proxies"));
+    let roots = |ca: &TestCa| {
+        let pem = ca.pem();
+        Some(roots("the CA", Path::new("test"), pem.as_bytes()).expect("a CA"))
+    };
+    for (bundles, hints) in [
+        ((None, None), None),
+        ((roots(&clients), None), Some(1)),
+        ((None, roots(&proxies)), Some(1)),
+        ((roots(&clients), roots(&proxies)), Some(2)),
+    ] {
+        let authorities = Authorities::new(bundles.0, bundles.1, &provider());
+        let requested = RequestedOnly::new(&authorities.expect("usable"));
+        let told = requested
+            .map(|it| rustls::server::danger::ClientCertVerifier::root_hint_subjects(&it).len());
+        assert_eq!(told, hints);
+    }
 }
 
 #[test]
@@ -146,7 +242,8 @@ fn a_server_certificate_does_not_authenticate_a_client() {
     let tls = ServerTls::load(folder.server_files(&ca.server("proxy"), &ca.pem()));
     let verdict = tls
         .expect("good files")
-        .judge(&credential(&ca.server("other")));
+        .judge(&credential(&ca.server("other")))
+        .client;
     assert!(
         matches!(verdict, ClientCertificate::Invalid(_)),
         "{verdict:?}"
@@ -159,7 +256,7 @@ fn no_certificate_is_neither_valid_nor_invalid() {
     let tls = ServerTls::load(folder.server_files(&ca.server("proxy"), &ca.pem()));
     assert_eq!(
         tls.expect("good files").judge(&Credential::new(None)),
-        ClientCertificate::None
+        Proof::default()
     );
 }
 
@@ -179,7 +276,10 @@ fn a_broken_new_file_is_reported_once_and_the_old_stays_in_force() {
     };
     assert!(error.contains("certificate and key"), "{error}");
     assert_eq!(tls.poll_files(), reload::Outcome::Unchanged);
-    assert!(matches!(tls.judge(&client), ClientCertificate::Valid(_)));
+    assert!(matches!(
+        tls.judge(&client).client,
+        ClientCertificate::Valid(_)
+    ));
 
     folder.write("client-ca.crt", "not PEM");
     assert!(matches!(tls.poll_files(), reload::Outcome::Broken(_)));
@@ -188,7 +288,10 @@ fn a_broken_new_file_is_reported_once_and_the_old_stays_in_force() {
 
     folder.server_files(&other.server("proxy"), &other.pem());
     assert_eq!(tls.poll_files(), reload::Outcome::Changed);
-    assert!(matches!(tls.judge(&client), ClientCertificate::Invalid(_)));
+    assert!(matches!(
+        tls.judge(&client).client,
+        ClientCertificate::Invalid(_)
+    ));
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The judgement of client certificates.
 //!
-//! Owns: what a connection's certificate chain proves, by which CA bundle, until when.
+//! Owns: what a connection's certificate chain proves, by which CA bundles, until when.
 //! Refuses: names and groups; reading a subject is authentication's.
 //! Invariant: [`ClientCertificate::Valid`] means: the client holds the key (the handshake checked
 //! that), and the chain leads to the bundle in force, allows client authentication, and is within
-//! its dates now.
+//! its dates now. It is judged twice, by the authorities of clients and by those of front proxies,
+//! and what it proves by one says nothing about the other.
 
 use std::{sync::Arc, time::Duration};
 
@@ -52,15 +53,25 @@ impl std::ops::Deref for Leaf {
 }
 
 /// What a client proved with its certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ClientCertificate {
-    /// The client gave none.
+    /// The client gave none, or there is no bundle to judge it by.
+    #[default]
     None,
-    /// It leads to the client CA, is valid now and fit for client authentication.
+    /// It leads to the bundle, is valid now and fit for client authentication.
     Valid(Leaf),
     /// A certificate that must not be believed, and why. As kube-apiserver, answer 401; never
     /// anonymous.
     Invalid(Arc<str>),
+}
+
+/// What a client's certificate proves now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Proof {
+    /// About its holder, by the authorities of clients.
+    pub(crate) client: ClientCertificate,
+    /// That its holder may speak for others, by the authorities of front proxies.
+    pub(crate) front_proxy: ClientCertificate,
 }
 
 /// A connection's certificate, with the last verdict about it.
@@ -79,11 +90,14 @@ struct Presented {
 struct Verdict {
     generation: u64,
     until: UnixTime,
-    certificate: ClientCertificate,
+    proof: Proof,
 }
 
 /// The longest a verdict is believed: the bundle's own certificates expire too.
 const VERDICT_AGE: Duration = Duration::from_secs(3600);
+
+/// The longest a refusal is: a certificate that is not valid yet becomes so.
+const REFUSAL_AGE: Duration = Duration::from_secs(10);
 
 impl Credential {
     /// What the handshake showed.
@@ -97,81 +111,107 @@ impl Credential {
         Self { presented }
     }
 
-    /// The verdict by `ca`.
-    pub(super) fn judge(&self, ca: Option<&ClientCa>) -> ClientCertificate {
-        let (Some(presented), Some(ca)) = (&self.presented, ca) else {
-            return ClientCertificate::None;
+    /// The verdict by `authorities`.
+    pub(super) fn judge(&self, authorities: &Authorities) -> Proof {
+        let Some(presented) = &self.presented else {
+            return Proof::default();
         };
         let now = UnixTime::now();
         let mut last = presented.last.lock();
         match &*last {
-            Some(verdict) if verdict.generation == ca.generation && now < verdict.until => {
-                verdict.certificate.clone()
+            Some(verdict)
+                if verdict.generation == authorities.generation && now < verdict.until =>
+            {
+                verdict.proof.clone()
             }
             Some(_) | None => {
-                let verdict = ca.verify(&presented.chain, now);
-                let certificate = verdict.certificate.clone();
+                let verdict = authorities.verify(&presented.chain, now);
+                let proof = verdict.proof.clone();
                 *last = Some(verdict);
-                certificate
+                proof
             }
         }
     }
 }
 
-/// A client CA bundle.
+/// The CA bundles in force.
 #[derive(Debug)]
-pub(crate) struct ClientCa {
-    verifier: Arc<dyn ClientCertVerifier>,
+pub(crate) struct Authorities {
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    front_proxies: Option<Arc<dyn ClientCertVerifier>>,
+    /// Of either of them.
+    any: Option<Arc<dyn ClientCertVerifier>>,
     generation: u64,
 }
 
-impl ClientCa {
+impl Authorities {
+    /// The bundle that signs clients, and the one that signs front proxies.
     pub(super) fn new(
-        roots: RootCertStore,
+        clients: Option<RootCertStore>,
+        front_proxies: Option<RootCertStore>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-                .allow_unauthenticated()
-                .build()
-                .map_err(|error| TlsError::Unusable {
-                    what: "client CA",
-                    reason: error.to_string(),
-                })?;
+        let bundles = [&clients, &front_proxies].into_iter().flatten();
+        let anchors: Vec<_> = bundles.flat_map(|it| it.roots.clone()).collect();
+        let any = (!anchors.is_empty()).then(|| RootCertStore::from_iter(anchors));
+        let verifier = |roots: Option<RootCertStore>, what| {
+            roots.map(|it| verifier(it, what, provider)).transpose()
+        };
         Ok(Self {
-            verifier,
+            clients: verifier(clients, "client CA")?,
+            front_proxies: verifier(front_proxies, "front proxy CA")?,
+            any: verifier(any, "client CA")?,
             generation: next_generation(),
         })
     }
 
     fn verify(&self, chain: &Chain, now: UnixTime) -> Verdict {
-        let end = UnixTime::since_unix_epoch(
-            Duration::from_secs(now.as_secs()).saturating_add(VERDICT_AGE),
-        );
-        let judged = match chain.split_first() {
-            Some((leaf, rest)) => self.verifier.verify_client_cert(leaf, rest, now),
-            None => Err(rustls::Error::NoCertificatesPresented),
-        };
-        let (certificate, until) = match judged {
-            Ok(_) => (
-                ClientCertificate::Valid(Leaf(Arc::clone(chain))),
-                end.min(not_after(chain)),
-            ),
-            Err(error) => (ClientCertificate::Invalid(error.to_string().into()), end),
-        };
-        let until = match certificate {
-            // A certificate that is not valid yet becomes so: do not hold its refusal for long.
-            ClientCertificate::Invalid(_) => {
-                UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + 10))
+        let judge = |verifier: &Option<Arc<dyn ClientCertVerifier>>| {
+            let Some(verifier) = verifier else {
+                return ClientCertificate::None;
+            };
+            let judged = match chain.split_first() {
+                Some((leaf, rest)) => verifier.verify_client_cert(leaf, rest, now),
+                None => Err(rustls::Error::NoCertificatesPresented),
+            };
+            match judged {
+                Ok(_) => ClientCertificate::Valid(Leaf(Arc::clone(chain))),
+                Err(error) => ClientCertificate::Invalid(error.to_string().into()),
             }
-            ClientCertificate::Valid(_) | ClientCertificate::None => until,
+        };
+        let proof = Proof {
+            client: judge(&self.clients),
+            front_proxy: judge(&self.front_proxies),
+        };
+        let in_seconds = |age: Duration| {
+            UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()).saturating_add(age))
+        };
+        let is_valid = |it: &ClientCertificate| matches!(it, ClientCertificate::Valid(_));
+        let until = if is_valid(&proof.client) || is_valid(&proof.front_proxy) {
+            in_seconds(VERDICT_AGE).min(not_after(chain))
+        } else {
+            in_seconds(REFUSAL_AGE)
         };
         Verdict {
             generation: self.generation,
             until,
-            certificate,
+            proof,
         }
     }
+}
+
+fn verifier(
+    roots: RootCertStore,
+    what: &'static str,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| TlsError::Unusable {
+            what,
+            reason: error.to_string(),
+        })
 }
 
 /// The earliest end of the chain's certificates; the past when one cannot be read.
@@ -202,10 +242,10 @@ pub(super) struct RequestedOnly {
 }
 
 impl RequestedOnly {
-    pub(super) fn new(ca: &ClientCa) -> Self {
-        Self {
-            signatures: Arc::clone(&ca.verifier),
-        }
+    /// `None` where there is nobody to judge a certificate by.
+    pub(super) fn new(authorities: &Authorities) -> Option<Self> {
+        let signatures = Arc::clone(authorities.any.as_ref()?);
+        Some(Self { signatures })
     }
 }
 
@@ -214,8 +254,8 @@ impl ClientCertVerifier for RequestedOnly {
         false
     }
 
-    /// The bundle's subjects, as kube-apiserver sends them: Go clients choose their certificate by
-    /// it.
+    /// The subjects of both bundles, as kube-apiserver sends them: Go clients choose their
+    /// certificate by it.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.signatures.root_hint_subjects()
     }

@@ -506,6 +506,7 @@ async fn a_server_that_answers_no_ping_is_dead() {
     let issued = setting.ca.server("apiserver");
     let files = ServerFiles {
         client_ca: None,
+        front_proxies: None,
         ..folder.server_files(&issued, "")
     };
     let tls = ServerTls::load(files).expect("good files");
