@@ -22,13 +22,12 @@ pub fn install(state: &State) {
         create(state, RBAC, "clusterroles", role);
     }
     for (name, role, groups) in BINDINGS {
-        create(
-            state,
-            RBAC,
-            "clusterrolebindings",
-            binding(name, role, groups),
-        );
+        let binding = binding(name, role, "Group", groups);
+        create(state, RBAC, "clusterrolebindings", binding);
     }
+    let proxier = "system:node-proxier";
+    let binding = binding(proxier, proxier, "User", &["system:kube-proxy"]);
+    create(state, RBAC, "clusterrolebindings", binding);
 }
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -99,10 +98,10 @@ fn kubernetes_service() -> Value {
     })
 }
 
-fn binding(name: &str, role: &str, groups: &[&str]) -> Value {
-    let subjects: Vec<Value> = groups
+fn binding(name: &str, role: &str, kind: &str, subjects: &[&str]) -> Value {
+    let subjects: Vec<Value> = subjects
         .iter()
-        .map(|group| json!({"kind": "Group", "apiGroup": RBAC, "name": group}))
+        .map(|subject| json!({"kind": kind, "apiGroup": RBAC, "name": subject}))
         .collect();
     json!({
         "metadata": metadata(name),
@@ -166,9 +165,12 @@ fn roles() -> Vec<Value> {
         role(
             "system:node-proxier",
             json!([
-                {"verbs": VIEW, "apiGroups": [""], "resources": ["services", "endpoints", "nodes"]},
-                {"verbs": VIEW, "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"]},
-                {"verbs": VIEW, "apiGroups": ["networking.k8s.io"], "resources": ["servicecidrs"]},
+                {"verbs": FOLLOW, "apiGroups": [""], "resources": ["services", "endpoints"]},
+                {"verbs": VIEW, "apiGroups": [""], "resources": ["nodes"]},
+                {"verbs": FOLLOW, "apiGroups": ["discovery.k8s.io"],
+                 "resources": ["endpointslices"]},
+                {"verbs": FOLLOW, "apiGroups": ["networking.k8s.io"],
+                 "resources": ["servicecidrs"]},
                 {"verbs": ["create", "patch", "update"], "apiGroups": ["", "events.k8s.io"],
                  "resources": ["events"]},
             ]),
@@ -176,6 +178,7 @@ fn roles() -> Vec<Value> {
     ]
 }
 
+const FOLLOW: &[&str] = &["list", "watch"];
 const VIEW: &[&str] = &["get", "list", "watch"];
 const EDIT: &[&str] = &[
     "create",

@@ -154,3 +154,30 @@ async fn a_restarted_server_knows_no_history() {
     let expected = format!("too old resource version: {before} ({current})");
     assert!(text.contains(&expected), "{text}");
 }
+
+#[tokio::test]
+async fn an_aggregated_role_gets_the_rules_it_selects() {
+    let server = server().await;
+    let group = "rbac.authorization.k8s.io";
+    let roles = server.registry().find(group, "v1", "clusterroles").unwrap();
+    let role = |name: &str, labels: serde_json::Value| {
+        json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRole",
+            "metadata": {"name": name, "labels": labels, "uid": "u"},
+            "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": [name]}]})
+    };
+    let selector = json!({"matchLabels": {"into": "all"}});
+    let mut all = role("all", json!({"into": "all"}));
+    all["aggregationRule"] = json!({"clusterRoleSelectors": [selector]});
+    for object in [
+        all,
+        role("pods", json!({"into": "all"})),
+        role("secrets", json!({"into": "nothing"})),
+    ] {
+        server.store().load(&roles, object);
+    }
+    let rules = || server.store().read(&roles, "", "all").unwrap().value["rules"].clone();
+    let expected = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]);
+    controllers::aggregate_cluster_roles(server.state());
+    assert_eq!(rules(), expected);
+    server.shutdown().await;
+}

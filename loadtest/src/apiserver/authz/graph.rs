@@ -236,11 +236,15 @@ fn uses(pod_name: &str, pod: &Value) -> BTreeSet<(Used, String)> {
     for volume in list(&spec["volumes"]) {
         volume_uses(volume, pod_name, &mut add);
     }
-    for status in list(&pod["status"]["resourceClaimStatuses"]) {
-        add(Used::ResourceClaim, &status["resourceClaimName"]);
-    }
     for claim in list(&spec["resourceClaims"]) {
         add(Used::ResourceClaim, &claim["resourceClaimName"]);
+        // A claim made of a template has the name that a controller wrote into the status.
+        let made = list(&pod["status"]["resourceClaimStatuses"])
+            .filter(|_| claim["resourceClaimName"].is_null())
+            .find(|made| made["name"] == claim["name"]);
+        if let Some(made) = made {
+            add(Used::ResourceClaim, &made["resourceClaimName"]);
+        }
     }
     let extended = &pod["status"]["extendedResourceClaimStatus"];
     add(Used::ResourceClaim, &extended["resourceClaimName"]);
@@ -274,39 +278,37 @@ fn volume_uses(volume: &Value, pod_name: &str, add: &mut impl FnMut(Used, &Value
     }
 }
 
-/// The secrets a kubelet needs for a volume, by `pkg/api/v1/persistentvolume/util.go`, 1.36.
+/// The secrets a kubelet needs for a volume, by `pkg/api/v1/persistentvolume/util.go`, 1.36. Some
+/// references may leave their namespace to the claim; others have none without it.
 fn volume_secrets(spec: &Value, claim_namespace: &str) -> BTreeSet<Key> {
     let mut secrets = BTreeSet::new();
-    let mut add = |reference: &Value, name: &str, namespace: &str| {
+    let mut add = |reference: &Value, (name, namespace): (&str, &str), default: &str| {
         let name = text(&reference[name]);
         let namespace = text(&reference[namespace]);
         let namespace = if namespace.is_empty() {
-            claim_namespace.to_owned()
+            default.to_owned()
         } else {
             namespace
         };
-        if !name.is_empty() {
+        if !name.is_empty() && !namespace.is_empty() {
             secrets.insert((namespace, name));
         }
     };
-    add(&spec["azureFile"], "secretName", "secretNamespace");
-    for plugin in [
-        "cephfs",
-        "cinder",
-        "flexVolume",
-        "rbd",
-        "scaleIO",
-        "iscsi",
-        "storageos",
-    ] {
-        add(&spec[plugin]["secretRef"], "name", "namespace");
+    let azure = ("secretName", "secretNamespace");
+    add(&spec["azureFile"], azure, claim_namespace);
+    let usual = ("name", "namespace");
+    for plugin in ["cephfs", "flexVolume", "rbd", "scaleIO", "iscsi"] {
+        add(&spec[plugin]["secretRef"], usual, claim_namespace);
+    }
+    for plugin in ["cinder", "storageos"] {
+        add(&spec[plugin]["secretRef"], usual, "");
     }
     for kind in [
         "nodePublishSecretRef",
         "nodeStageSecretRef",
         "nodeExpandSecretRef",
     ] {
-        add(&spec["csi"][kind], "name", "namespace");
+        add(&spec["csi"][kind], usual, "");
     }
     secrets
 }

@@ -1,7 +1,8 @@
 //! The node authorizer: what `system:node:NAME` in `system:nodes` may do.
 //!
-//! Owns the rule table and the reason texts of `plugin/pkg/auth/authorizer/node`, 1.36. Never
-//! denies: what it does not allow may still be allowed by RBAC. What a node may write where it is
+//! Owns the rule table and the reason texts of `plugin/pkg/auth/authorizer/node`, 1.36, with the
+//! feature gates at their defaults: there are no rules about pod certificate requests and cluster
+//! trust bundles. Never denies: what it does not allow may still be allowed by RBAC. What a node may write where it is
 //! allowed to is narrowed by admission, not here.
 //!
 //! Invariant: nothing about another node is allowed except through a pod bound to this one.
@@ -13,13 +14,12 @@ use super::rbac::Rule;
 use super::{Attributes, Decision, ResourceTarget, Target};
 
 pub(super) fn authorize(graph: &Graph, attributes: &Attributes) -> Decision {
-    let node = attributes
-        .user
-        .name
-        .strip_prefix("system:node:")
-        .unwrap_or("");
-    if node.is_empty() || !attributes.user.is_in("system:nodes") {
+    let node = attributes.user.name.strip_prefix("system:node:");
+    let Some(node) = node.filter(|_| attributes.user.is_in("system:nodes")) else {
         return Decision::no_opinion("");
+    };
+    if node.is_empty() {
+        return Decision::no_opinion("unknown node for user \"system:node:\"");
     }
     let Target::Resource(target) = &attributes.target else {
         return static_rules(attributes);
@@ -42,8 +42,10 @@ pub(super) fn authorize(graph: &Graph, attributes: &Attributes) -> Decision {
         ("storage.k8s.io", "volumeattachments") => {
             question.get_if(graph.attachment_on(&target.name, node))
         }
-        ("", "serviceaccounts") if target.subresource == "token" => question.create_token(),
-        ("", "serviceaccounts") => question.get(Used::ServiceAccount),
+        ("", "serviceaccounts") if attributes.verb == "get" && target.subresource.is_empty() => {
+            question.read_namespaced(Used::ServiceAccount)
+        }
+        ("", "serviceaccounts") => question.create_token(),
         ("coordination.k8s.io", "leases") => question.lease(),
         ("storage.k8s.io", "csinodes") => question.csi_node(),
         ("resource.k8s.io", "resourceslices") => question.resource_slice(),
@@ -105,6 +107,10 @@ impl Question<'_> {
             let reason = "can only create tokens for individual service accounts";
             return Decision::no_opinion(reason);
         }
+        if self.target.subresource != "token" {
+            let reason = "can only create token subresource of serviceaccount";
+            return Decision::no_opinion(reason);
+        }
         self.used(Used::ServiceAccount)
     }
 
@@ -150,8 +156,7 @@ impl Question<'_> {
             }
             "list" | "watch" | "deletecollection" if self.selects_own() => Decision::allow(""),
             "list" | "watch" | "deletecollection" => Decision::no_opinion(
-                "can only list/watch/deletecollection resourceslices with spec.nodeName field \
-                 selector",
+                "can only list/watch/deletecollection resourceslices with nodeName field selector",
             ),
             _ => Decision::no_opinion(
                 "only the following verbs are allowed for a ResourceSlice: get, watch, list, \
@@ -258,7 +263,6 @@ static STATIC_RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             &["certificatesigningrequests"],
             &["create", "get", "list", "watch"],
         ),
-        rule("certificates.k8s.io", &["clustertrustbundles"], read),
         rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
         rule(
             "authorization.k8s.io",

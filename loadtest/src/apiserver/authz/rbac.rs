@@ -1,8 +1,8 @@
 //! Role-based access control over the roles and bindings that exist.
 //!
 //! Owns the evaluation order (cluster bindings, then those of the request's namespace), wildcards,
-//! `resourceNames`, aggregated cluster roles and the reason texts, as
-//! `plugin/pkg/auth/authorizer/rbac`, 1.36. Refuses escalation checks: they guard writes of roles.
+//! `resourceNames` and the reason texts, as `plugin/pkg/auth/authorizer/rbac`, 1.36. Refuses
+//! escalation checks, which guard writes of roles, and aggregation, which is a controller's.
 //!
 //! Invariant: a rule with `resourceNames` never matches a request without a name.
 
@@ -23,8 +23,6 @@ pub(super) struct Rules {
 #[derive(Debug, Default)]
 struct Role {
     rules: Vec<Rule>,
-    labels: BTreeMap<String, String>,
-    aggregates: Vec<BTreeMap<String, String>>,
 }
 
 /// One policy rule.
@@ -98,6 +96,7 @@ impl Rules {
                         return Decision::allow(binding.reason(scope, name, subject));
                     }
                     Some(_) => {}
+                    None if missing.contains(&binding.missing()) => {}
                     None => missing.push(binding.missing()),
                 }
             }
@@ -144,39 +143,18 @@ impl Rules {
     }
 
     /// The rules a binding grants; `None` when its role does not exist.
-    fn rules(&self, binding: &Binding, scope: &str) -> Option<Vec<&Rule>> {
+    fn rules(&self, binding: &Binding, scope: &str) -> Option<&[Rule]> {
         let scope = if binding.cluster_role { "" } else { scope };
         let role = self.roles.get(&(scope.to_owned(), binding.role.clone()))?;
-        let mut rules: Vec<_> = role.rules.iter().collect();
-        for selector in &role.aggregates {
-            let selected = self.roles.iter().filter(|((scope, _), other)| {
-                scope.is_empty()
-                    && selector
-                        .iter()
-                        .all(|(key, value)| other.labels.get(key) == Some(value))
-            });
-            rules.extend(selected.flat_map(|(_, other)| &other.rules));
-        }
-        Some(rules)
+        Some(&role.rules)
     }
 }
 
 impl Role {
     fn new(object: &Value) -> Self {
-        let selectors = object["aggregationRule"]["clusterRoleSelectors"].as_array();
+        let rules = object["rules"].as_array().into_iter().flatten();
         Self {
-            rules: object["rules"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(Rule::new)
-                .collect(),
-            labels: string_map(&object["metadata"]["labels"]),
-            aggregates: selectors
-                .into_iter()
-                .flatten()
-                .map(|selector| string_map(&selector["matchLabels"]))
-                .collect(),
+            rules: rules.map(Rule::new).collect(),
         }
     }
 }
@@ -310,11 +288,4 @@ fn string(value: &Value) -> String {
 
 fn strings(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().map(string).collect()
-}
-
-fn string_map(value: &Value) -> BTreeMap<String, String> {
-    let entries = value.as_object().into_iter().flatten();
-    entries
-        .map(|(key, value)| (key.clone(), string(value)))
-        .collect()
 }
