@@ -18,12 +18,16 @@
 //! so with [`does_not_apply`], which is reported and no pass.
 //!
 //! Refuses: state from the side, sleeps where an event can be waited for, assertions that depend
-//! on what other cases do. Invariant: every number of [`NUMBERS`] is claimed by a case or by
+//! on what other cases do. Invariant: every number of [`numbers`] is claimed by a case or by
 //! [`UNCLAIMED`] with a reason.
+//!
+//! Who may read what does not depend on who says so: a proxy can ask the apiserver or decide by
+//! itself, and [`for_each_case_of_access`] lists what has to be run both ways.
 
 mod cluster;
 mod environment;
 mod expect;
+mod machine;
 mod scene;
 mod suite;
 mod transitions;
@@ -41,6 +45,9 @@ pub mod identity;
 pub mod initial_events;
 pub mod lists;
 pub mod metadata;
+pub mod node_agents;
+pub mod node_graph;
+pub mod node_rules;
 pub mod nodes;
 pub mod pages;
 pub mod parsing;
@@ -60,11 +67,20 @@ pub use self::environment::{
 };
 pub use self::suite::{Suite, Verdict};
 
-/// The numbers of the cases in the list of laws.
-pub const NUMBERS: std::ops::RangeInclusive<u16> = 1..=144;
+/// Added to the numbers of the list about the traffic of nodes.
+pub const NODE: u16 = 1000;
+
+/// The numbers of the cases in the lists of laws: of reads and watches, and of what nodes may.
+pub fn numbers() -> impl Iterator<Item = u16> {
+    (1..=144).chain(NODE + 55..=NODE + 74)
+}
 
 /// Numbers that no case claims, and why.
-pub const UNCLAIMED: &[(u16, &str)] = &[];
+pub const UNCLAIMED: &[(u16, &str)] = &[(
+    NODE + 70,
+    "random objects and requests are compared by `tests/wire/parity.rs` of the proxy, and decisions \
+     alone by `tests/laws` of the authorizer",
+)];
 
 /// A case, its name, and the numbers of the laws it checks.
 #[derive(Clone, Copy)]
@@ -100,7 +116,7 @@ pub fn does_not_apply<T>(reason: impl Into<String>) -> anyhow::Result<T> {
 #[macro_export]
 macro_rules! for_each_case {
     ($each:ident) => {
-        $each! {
+        $crate::for_each_case_of_access! { $each
             // First, because one of them takes more than a minute.
             bookmarks {
                 an_idle_watch_is_told_each_minute_how_far_it_is: [103, 104],
@@ -280,6 +296,16 @@ macro_rules! for_each_case {
                 a_websocket_carries_an_event_a_message: [133],
                 a_websocket_needs_an_origin_and_at_most_one_protocol: [133],
             }
+        }
+    };
+}
+
+/// Hands the cases about who is who and who may what to a macro, after others that are given.
+#[macro_export]
+macro_rules! for_each_case_of_access {
+    ($each:ident $($others:tt)*) => {
+        $each! {
+            $($others)*
 
             identity {
                 a_stranger_is_refused_by_name_and_a_bad_token_altogether: [134],
@@ -302,6 +328,35 @@ macro_rules! for_each_case {
                 without_a_decision_there_is_no_answer: [141],
                 a_namespace_is_read_with_rights_in_it: [143],
                 a_refusal_names_user_verb_resource_and_scope: [144],
+            }
+
+            node_rules {
+                only_prefix_and_group_together_make_a_node: [NODE + 55],
+                a_node_reads_its_own_node_by_name: [NODE + 56],
+                a_node_lists_pods_by_its_own_name: [NODE + 57],
+                slices_are_read_by_the_node_they_are_of: [NODE + 64],
+                the_status_of_a_claim_is_written_and_not_read: [NODE + 66],
+                a_node_has_its_own_lease_only: [NODE + 67],
+                a_node_without_pods_reads_what_all_nodes_share: [NODE + 68],
+                a_selector_that_cannot_be_read_widens_nothing: [NODE + 74],
+            }
+
+            node_graph {
+                a_secret_is_read_wherever_the_pod_mentions_it: [NODE + 58],
+                a_config_map_is_read_wherever_the_pod_mentions_it: [NODE + 58],
+                a_secret_is_reached_through_volume_and_claim: [NODE + 59],
+                a_mirror_pod_grants_nothing_but_itself: [NODE + 60],
+                a_pod_grants_until_it_is_deleted: [NODE + 61],
+                a_volume_grants_while_it_is_claimed: [NODE + 62],
+                a_claim_made_for_a_pod_is_reached_by_its_name: [NODE + 63],
+                a_node_reads_the_accounts_its_pods_run_as: [NODE + 65],
+            }
+
+            node_agents {
+                a_role_grants_nodes_what_the_graph_does_not: [NODE + 69],
+                a_node_told_of_its_pod_reads_what_it_mounts: [NODE + 71],
+                a_refusal_is_as_fresh_as_the_apiservers: [NODE + 72],
+                kube_proxy_reads_by_its_role: [NODE + 73],
             }
         }
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use watershed_loadtest::apiserver::{Apiserver, lifecycle::Termination};
 use watershed_loadtest::conformance::{
-    self, CASES, Environment, NUMBERS, Running, Setup, Started, Subject, Suite, UNCLAIMED,
+    self, CASES, Environment, Running, Setup, Started, Subject, Suite, UNCLAIMED, numbers,
     start_embedded,
 };
 use watershed_loadtest::{for_each_case, test_each_case};
@@ -71,7 +71,7 @@ for_each_case!(test_each_case);
 
 #[test]
 fn every_number_is_claimed_once_by_a_case_or_a_reason() {
-    let unclaimed: Vec<u16> = NUMBERS
+    let unclaimed: Vec<u16> = numbers()
         .filter(|number| {
             let by_case = CASES.iter().any(|case| case.numbers.contains(number));
             let by_reason = UNCLAIMED.iter().any(|(own, _)| own == number);

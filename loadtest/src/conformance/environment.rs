@@ -142,6 +142,9 @@ impl std::fmt::Debug for Subject {
 pub struct Proxied {
     /// Its admin listener, without TLS.
     pub admin: SocketAddr,
+    /// Whether it is told that the apiserver's authorizers are Node and RBAC, and so decides by
+    /// itself.
+    pub decides: bool,
 }
 
 /// Whom a request is from.

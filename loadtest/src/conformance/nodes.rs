@@ -3,48 +3,16 @@
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
+use super::Cluster;
 use super::cluster::until;
 use super::expect::expect_forbidden;
-use super::{Cluster, Identity};
-use crate::client::{Client, JSON, PROTOBUF, Request};
-
-/// A node, its user name and a client with its certificate.
-struct Node {
-    name: String,
-    user: String,
-    client: Client,
-}
-
-impl Node {
-    fn new(cluster: &Cluster) -> anyhow::Result<Self> {
-        let name = cluster.name("n1");
-        let certificate = cluster.pki().issue_node(&name)?;
-        Ok(Self {
-            user: format!("system:node:{name}"),
-            client: cluster.client(&Identity::of(certificate))?,
-            name,
-        })
-    }
-}
-
-/// A pod bound to a node.
-async fn pod(cluster: &Cluster, namespace: &str, pod: &str, spec: &Value) -> anyhow::Result<()> {
-    let mut spec = spec.clone();
-    spec["containers"] = json!([{"name": "c", "image": "img:1"}]);
-    spec["automountServiceAccountToken"] = json!(false);
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": spec});
-    let collection = format!("/api/v1/namespaces/{namespace}/pods");
-    cluster.create(&collection, &pod).await?;
-    Ok(())
-}
+use super::machine::{Node, pod, review};
+use crate::client::{JSON, PROTOBUF, Request};
 
 /// What the apiserver's authorizers say when a user is refused something.
 async fn reason(cluster: &Cluster, user: &str, attributes: &Value) -> anyhow::Result<String> {
-    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
-        "spec": {"user": user, "groups": ["system:nodes", "system:authenticated"],
-            "resourceAttributes": attributes}});
-    let target = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-    let status = &cluster.create(target, &review).await?["status"];
+    let groups = ["system:nodes", "system:authenticated"];
+    let status = review(cluster, user, &groups, attributes).await?;
     ensure!(status["allowed"] == false, "{attributes}: {status}");
     Ok(status["reason"].as_str().unwrap_or_default().to_owned())
 }
@@ -66,7 +34,7 @@ async fn two_pods(cluster: &Cluster, node: &Node) -> anyhow::Result<String> {
 /// 135: without `spec.nodeName` equal to its own name a node lists and watches no pods; a selector
 /// that is lost on the way is none.
 pub async fn a_node_sees_no_pods_of_others(cluster: &Cluster) -> anyhow::Result<()> {
-    let node = Node::new(cluster)?;
+    let node = Node::new(cluster, "n1")?;
     let namespace = two_pods(cluster, &node).await?;
     let (own, user, other) = (&node.name, &node.user, cluster.name("n2"));
     let listing = json!({"verb": "list", "resource": "pods", "version": "v1"});
@@ -90,7 +58,11 @@ pub async fn a_node_sees_no_pods_of_others(cluster: &Cluster) -> anyhow::Result<
                 ("/api/v1/pods", "at the cluster scope"),
                 (&*collection, &*inside),
             ] {
-                let answer = node.client.get(&format!("{collection}{query}")).await?;
+                let answer = node
+                    .caller
+                    .client
+                    .get(&format!("{collection}{query}"))
+                    .await?;
                 let message = format!(
                     "pods is forbidden: User \"{user}\" cannot {verb} resource \"pods\" in API \
                      group \"\" {scope}: {why}"
@@ -102,7 +74,7 @@ pub async fn a_node_sees_no_pods_of_others(cluster: &Cluster) -> anyhow::Result<
     }
     // Under the old prefix selectors are not authorised.
     let legacy = format!("/api/v1/watch/pods?fieldSelector=spec.nodeName%3D{own}");
-    ensure!(node.client.get(&legacy).await?.status == 403);
+    ensure!(node.caller.client.get(&legacy).await?.status == 403);
 
     let theirs = json!({"verb": "get", "resource": "pods", "version": "v1",
         "namespace": namespace, "name": "theirs"});
@@ -112,13 +84,13 @@ pub async fn a_node_sees_no_pods_of_others(cluster: &Cluster) -> anyhow::Result<
          \"\" in the namespace \"{namespace}\": {why}"
     );
     let target = format!("/api/v1/namespaces/{namespace}/pods/theirs");
-    let answer = node.client.get(&target).await?;
+    let answer = node.caller.client.get(&target).await?;
     expect_forbidden(&answer, &message, r#"{"name":"theirs","kind":"pods"}"#)
 }
 
 /// 135: with its own name a node sees the pods bound to it, and each of them by name.
 pub async fn a_node_sees_the_pods_bound_to_it(cluster: &Cluster) -> anyhow::Result<()> {
-    let node = Node::new(cluster)?;
+    let node = Node::new(cluster, "n1")?;
     let namespace = two_pods(cluster, &node).await?;
     let (name, other) = (&node.name, cluster.name("n2"));
     let own = format!("/api/v1/namespaces/{namespace}/pods");
@@ -134,9 +106,10 @@ pub async fn a_node_sees_the_pods_bound_to_it(cluster: &Cluster) -> anyhow::Resu
     ] {
         for collection in ["/api/v1/pods", &own] {
             let target = format!("{collection}?{query}");
-            let list = node.client.get(&target).await?.ok();
+            let list = node.caller.client.get(&target).await?.ok();
             ensure!(is_mine(list.with_context(|| query.clone())?), "{query}");
             let mut watch = node
+                .caller
                 .client
                 .watch(Request::get(format!("{target}&watch=1")))
                 .await?;
@@ -146,11 +119,11 @@ pub async fn a_node_sees_the_pods_bound_to_it(cluster: &Cluster) -> anyhow::Resu
     // Which pods are a node's own is known a moment after they are bound.
     let named = format!("{own}?fieldSelector=metadata.name%3Dmine");
     until("the pod is known to be the node's", async || {
-        Ok(node.client.get(&named).await?.status == 200)
+        Ok(node.caller.client.get(&named).await?.status == 200)
     })
     .await?;
-    ensure!(is_mine(node.client.get(&named).await?.ok()?));
-    node.client.get(&format!("{own}/mine")).await?.ok()?;
+    ensure!(is_mine(node.caller.client.get(&named).await?.ok()?));
+    node.caller.client.get(&format!("{own}/mine")).await?.ok()?;
     Ok(())
 }
 
@@ -163,12 +136,12 @@ async fn two_secrets(cluster: &Cluster, node: &Node) -> anyhow::Result<String> {
         cluster.create(&collection, &body).await?;
     }
     let target = format!("{collection}/s1");
-    ensure!(node.client.get(&target).await?.status == 403);
+    ensure!(node.caller.client.get(&target).await?.status == 403);
     let spec = json!({"nodeName": node.name,
         "volumes": [{"name": "v", "secret": {"secretName": "s1"}}]});
     pod(cluster, &namespace, "p", &spec).await?;
     until("the secret is known to be mounted", async || {
-        Ok(node.client.get(&target).await?.status == 200)
+        Ok(node.caller.client.get(&target).await?.status == 200)
     })
     .await?;
     Ok(namespace)
@@ -176,7 +149,7 @@ async fn two_secrets(cluster: &Cluster, node: &Node) -> anyhow::Result<String> {
 
 /// 136: a node reads what its pods mount one by one, by name, however it asks.
 pub async fn a_node_reads_by_name_what_its_pods_mount(cluster: &Cluster) -> anyhow::Result<()> {
-    let node = Node::new(cluster)?;
+    let node = Node::new(cluster, "n1")?;
     let namespace = two_secrets(cluster, &node).await?;
     let own = format!("/api/v1/namespaces/{namespace}/secrets");
     for target in [
@@ -186,7 +159,7 @@ pub async fn a_node_reads_by_name_what_its_pods_mount(cluster: &Cluster) -> anyh
     ] {
         for accept in [JSON, PROTOBUF] {
             let request = Request::get(&target).header("accept", accept);
-            let answer = node.client.whole(request).await?;
+            let answer = node.caller.client.whole(request).await?;
             let content_type = answer.header("content-type");
             ensure!(
                 (answer.status, content_type) == (200, accept),
@@ -198,7 +171,7 @@ pub async fn a_node_reads_by_name_what_its_pods_mount(cluster: &Cluster) -> anyh
         &allowWatchBookmarks=true&fieldSelector=metadata.name%3Ds1";
     for accept in [JSON, PROTOBUF] {
         let request = Request::get(format!("{own}?{query}")).header("accept", accept);
-        let mut watch = node.client.watch(request).await?;
+        let mut watch = node.caller.client.watch(request).await?;
         let event = watch.event_now().await?;
         ensure!((&*event.kind, event.key) == ("ADDED", format!("{namespace}/s1")));
         ensure!(watch.event_now().await?.ends_initial_events);
@@ -208,7 +181,7 @@ pub async fn a_node_reads_by_name_what_its_pods_mount(cluster: &Cluster) -> anyh
 
 /// 136: what its pods do not mount, and all there is, a node does not read.
 pub async fn a_node_reads_nothing_its_pods_do_not_mount(cluster: &Cluster) -> anyhow::Result<()> {
-    let node = Node::new(cluster)?;
+    let node = Node::new(cluster, "n1")?;
     let namespace = two_secrets(cluster, &node).await?;
     let own = format!("/api/v1/namespaces/{namespace}/secrets");
     for (query, verb, name) in [
@@ -231,10 +204,10 @@ pub async fn a_node_reads_nothing_its_pods_do_not_mount(cluster: &Cluster) -> an
              group \"\" in the namespace \"{namespace}\": {why}",
             node.user
         );
-        let answer = node.client.get(&format!("{own}{query}")).await?;
+        let answer = node.caller.client.get(&format!("{own}{query}")).await?;
         expect_forbidden(&answer, &message, details).with_context(|| query)?;
     }
     let everywhere = "/api/v1/secrets?fieldSelector=metadata.name%3Ds1";
-    ensure!(node.client.get(everywhere).await?.status == 403);
+    ensure!(node.caller.client.get(everywhere).await?.status == 403);
     Ok(())
 }

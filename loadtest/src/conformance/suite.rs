@@ -37,6 +37,7 @@ pub enum Verdict {
 /// All cases against one environment.
 pub struct Suite {
     name: &'static str,
+    cases: Vec<&'static Case>,
     environment: Arc<dyn Environment>,
     runtime: Runtime,
     shared: OnceCell<Started>,
@@ -63,6 +64,7 @@ impl Suite {
             .context("start a runtime")?;
         Ok(Self {
             name,
+            cases: CASES.iter().collect(),
             environment,
             runtime,
             shared: OnceCell::new(),
@@ -71,12 +73,23 @@ impl Suite {
         })
     }
 
+    /// The same with the cases of some sections only.
+    #[must_use]
+    pub fn only(mut self, sections: &[&str]) -> Self {
+        let is_kept = |case: &Case| {
+            let section = case.name.split("::").next();
+            sections.iter().any(|kept| section == Some(kept))
+        };
+        self.cases.retain(|case| is_kept(case));
+        self
+    }
+
     /// Runs a case as a test: fails where it fails, and says when it does not apply.
     ///
     /// # Panics
     /// When the case fails or there is none of this name.
     pub fn test(&'static self, name: &str) {
-        let case = CASES.iter().find(|own| own.name == name);
+        let case = self.cases.iter().find(|own| own.name == name);
         let case = case.expect("the list of tests is the list of cases");
         let begun = self.begun.get_or_init(|| Mutex::new(self.begin_all()));
         let begun = begun.lock().remove(name);
@@ -95,9 +108,10 @@ impl Suite {
         if std::env::args_os().len() > 1 {
             return HashMap::new();
         }
-        let (senders, receivers): (Vec<_>, HashMap<_, _>) = CASES
+        let (senders, receivers): (Vec<_>, HashMap<_, _>) = self
+            .cases
             .iter()
-            .map(|case| {
+            .map(|&case| {
                 let (sender, receiver) = sync_channel(1);
                 ((case, sender), (case.name, receiver))
             })
@@ -157,7 +171,7 @@ impl Suite {
         if let Verdict::DoesNotApply(reason) = verdict {
             report = format!("{}: {} does not apply: {reason}\n", self.name, case.name);
         }
-        if verdicts.len() == CASES.len() {
+        if verdicts.len() == self.cases.len() {
             let count =
                 |pick: fn(&Verdict) -> bool| verdicts.iter().filter(|(_, own)| pick(own)).count();
             report += &format!(

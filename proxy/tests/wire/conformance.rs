@@ -36,6 +36,7 @@ impl Environment for Through {
                     ca: apiserver.pki().ca().to_owned(),
                     proxy: Some(Proxied {
                         admin: fixture.proxy.admin_address(),
+                        decides: false,
                     }),
                     control_plane: Arc::clone(&apiserver) as Arc<dyn ControlPlane>,
                     setup,

@@ -109,6 +109,7 @@ impl Environment for Real {
                     ca: plane.pki().ca().to_owned(),
                     proxy: proxied.map(|proxy| Proxied {
                         admin: proxy.admin_address(),
+                        decides: false,
                     }),
                     control_plane: Arc::clone(&plane) as Arc<dyn ControlPlane>,
                     setup,
