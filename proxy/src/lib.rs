@@ -30,6 +30,7 @@ mod callers;
 mod connection;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod diagnostics;
 mod discovery;
 #[cfg(feature = "door")]
 #[doc(hidden)]

@@ -4,9 +4,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use tracing_subscriber::{
-    filter::LevelFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
-};
+use tracing_subscriber::filter::LevelFilter;
+use watershed::diagnostics::{Format, Openness, keep_secrets, start_logging};
 use watershed_config::Config;
 
 #[cfg(feature = "jemalloc")]
@@ -39,6 +38,10 @@ enum Command {
         /// The configuration file. `watershed schema` describes it.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Allow core dumps, whole panic messages and the log records of libraries. All of them can
+        /// hold tokens, keys and objects; without this flag there are none.
+        #[arg(long)]
+        unsafe_diagnostics: bool,
     },
     /// Report every mistake in a configuration file, each with its line and key; exit 1 if there is one.
     Check {
@@ -83,8 +86,18 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
-        Command::Serve { config } => {
-            start_logging(arguments.log_level, arguments.log_format);
+        Command::Serve {
+            config,
+            unsafe_diagnostics,
+        } => {
+            let openness = if unsafe_diagnostics {
+                Openness::Everything
+            } else {
+                Openness::Discreet
+            };
+            let (level, format) = (arguments.log_level, arguments.log_format);
+            start_logging(level.into(), format.into(), openness);
+            keep_secrets(openness);
             let loaded = Config::load(&config)?;
             if report_unusable_files(&config, &loaded) {
                 return Ok(ExitCode::FAILURE);
@@ -99,7 +112,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         #[cfg(feature = "demo")]
         Command::Demo(demo) => {
-            start_logging(LogLevel::Warn, arguments.log_format);
+            let format = arguments.log_format.into();
+            start_logging(LevelFilter::WARN, format, Openness::Discreet);
             runtime()?.block_on(watershed::demo::run(demo))?;
             Ok(ExitCode::SUCCESS)
         }
@@ -139,20 +153,24 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the async runtime")
 }
 
-/// Logs go to standard error; standard output is for what a command was asked to print.
-fn start_logging(level: LogLevel, format: LogFormat) {
-    let level = match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let registry = tracing_subscriber::registry().with(level);
-    let lines = fmt::layer().with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => registry.with(lines).init(),
-        LogFormat::Json => registry.with(lines.json()).init(),
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+impl From<LogFormat> for Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
     }
 }
 

@@ -84,9 +84,14 @@ impl Site {
 
     /// Starts `serve` and waits until it says where it listens.
     fn serve(&self) -> Running {
+        self.serve_with(&[])
+    }
+
+    fn serve_with(&self, flags: &[&str]) -> Running {
         let mut process = Command::new(BINARY)
             .args(["serve", "--log-format", "json", "--config"])
             .arg(self.config())
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -212,7 +217,10 @@ fn help_names_every_command_and_every_flag() {
                 "--log-format",
             ][..],
         ),
-        (&["serve", "--help"], &["--config", "SIGTERM"]),
+        (
+            &["serve", "--help"],
+            &["--config", "SIGTERM", "--unsafe-diagnostics"],
+        ),
         (&["check", "--help"], &["--config", "exit 1"]),
         (
             &["demo", "--help"],
@@ -392,6 +400,34 @@ fn serve_gets_ready_logs_objects_and_drains_on_sigterm() {
         }
     }
     TcpStream::connect(admin).unwrap_err();
+}
+
+/// The system's line about core dumps of a process.
+#[cfg(target_os = "linux")]
+fn core_limit(process: &str) -> String {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let line = limits.lines().find(|line| line.contains("core file size"));
+    line.unwrap().to_owned()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn serve_leaves_no_core_dump_unless_it_is_told_to() {
+    let site = Site::new();
+    for (flags, expected) in [
+        (&[][..], Some(["0", "0"])),
+        (&["--unsafe-diagnostics"], None),
+    ] {
+        let running = site.serve_with(flags);
+        let limit = core_limit(&running.process.id().to_string());
+        match expected {
+            Some(none) => {
+                let numbers: Vec<_> = limit.split_whitespace().skip(4).take(2).collect();
+                assert_eq!(numbers, none, "{limit}");
+            }
+            None => assert_eq!(limit, core_limit("self"), "{flags:?}"),
+        }
+    }
 }
 
 #[test]
