@@ -135,7 +135,14 @@ mod tests {
         let at = SECRET.find('é').expect("it is there") + 1;
         let panics: [fn(usize); 4] = [
             |at| drop(SECRET[at..].to_owned()),
-            |_| Err::<(), _>(SECRET.to_owned()).expect("no error"),
+            |_| {
+                drop(
+                    "1".repeat(3)
+                        .parse::<u8>()
+                        .map_err(|_| SECRET)
+                        .expect("no error"),
+                )
+            },
             |_| panic!("words that were there before"),
             |_| std::panic::panic_any(SECRET.to_owned()),
         ];
