@@ -36,13 +36,15 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// Removes what concerns this connection alone. `te: trailers` is kept: it says what the client can
-/// take.
+/// take. So is what `Connection` must not name (RFC 9110 7.6.1) and what says who asks and as whom:
+/// without it, the request would be somebody else's.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
         .flat_map(|it| it.as_bytes().split(|byte| *byte == b','))
         .filter_map(|it| HeaderName::from_bytes(it.trim_ascii()).ok())
+        .filter(|it| *it != header::AUTHORIZATION && !is_impersonation(it))
         .collect();
     let trailers = headers
         .get_all(header::TE)
@@ -60,9 +62,15 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Whether a comma-separated value has this token, whatever its case and parameters.
 pub(super) fn has_token(value: &HeaderValue, token: &[u8]) -> bool {
-    value.as_bytes().split(|byte| *byte == b',').any(|it| {
+    tokens(value).any(|it| it.eq_ignore_ascii_case(token))
+}
+
+/// The tokens of a comma-separated value, without their parameters.
+pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let elements = value.as_bytes().split(|byte| *byte == b',');
+    elements.map(|it| {
         let name = it.split(|byte| *byte == b';').next().unwrap_or_default();
-        name.trim_ascii().eq_ignore_ascii_case(token)
+        name.trim_ascii()
     })
 }
 
@@ -407,6 +415,27 @@ mod tests {
             .collect();
         expected.insert(3, "te: trailers".to_owned());
         assert_eq!(lines(&headers), expected);
+    }
+
+    #[test]
+    fn a_client_cannot_have_the_next_hop_forget_who_it_is_or_acts_as() {
+        let kept = [
+            ("authorization", "Bearer a"),
+            ("impersonate-extra-scopes", "all"),
+            ("impersonate-user", "bob"),
+        ];
+        let mut headers = headers(&kept);
+        for named in [
+            "Authorization, Impersonate-User",
+            "impersonate-extra-scopes, close",
+        ] {
+            headers.append("connection", named.parse().expect("a value"));
+        }
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(
+            lines(&headers),
+            kept.map(|(name, value)| format!("{name}: {value}"))
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Upgrades: WebSocket, SPDY and whatever comes next, as bytes.
 //!
 //! Owns: an upgrade from the client's request to the last byte in either direction.
-//! Refuses: to understand the protocol that was switched to, and `h2c`, which would hide requests
-//! in it.
+//! Refuses: to understand the protocol that was switched to, and every version of HTTP, which would
+//! hide requests in it: each could name any user, on a connection whose word is taken.
 //! Invariant: bytes flow only after both sides switched; a side that ends its direction leaves the
 //! other direction open.
 
@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     CONNECTION, UPGRADE,
-    headers::{has_token, remove_hop_by_hop},
+    headers::{has_token, remove_hop_by_hop, tokens},
 };
 
 /// Bytes in flight in each direction of a tunnel.
@@ -43,7 +43,7 @@ impl Upgrade {
             .iter()
             .any(|it| has_token(it, b"upgrade"));
         let protocols = headers.get(header::UPGRADE)?.clone();
-        if !asked || request.version() != Version::HTTP_11 || has_token(&protocols, b"h2c") {
+        if !asked || request.version() != Version::HTTP_11 || is_http(&protocols) {
             return None;
         }
         Some(Self {
@@ -87,11 +87,47 @@ impl Upgrade {
     }
 }
 
+/// Whether one of the protocols is HTTP.
+fn is_http(protocols: &HeaderValue) -> bool {
+    tokens(protocols).any(|it| {
+        let name = it.split(|byte| *byte == b'/').next().unwrap_or_default();
+        [&b"h2c"[..], b"h2", b"http"]
+            .iter()
+            .any(|http| name.eq_ignore_ascii_case(http))
+    })
+}
+
 async fn join(client: Upgraded, server: Upgraded) {
     let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
     let copied =
         tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await;
     if let Err(error) = copied {
         tracing::debug!(%error, "a tunnel broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_version_of_http_is_tunnelled() {
+        for (protocols, http) in [
+            ("h2c", true),
+            ("H2C", true),
+            ("websocket, h2c", true),
+            ("h2c;q=1", true),
+            (" h2c ,", true),
+            ("HTTP/2.0", true),
+            ("http/1.1", true),
+            ("h2", true),
+            ("websocket", false),
+            ("SPDY/3.1", false),
+            ("h2cx", false),
+            ("", false),
+        ] {
+            let value = HeaderValue::from_static(protocols);
+            assert_eq!(is_http(&value), http, "{protocols:?}");
+        }
     }
 }
