@@ -72,14 +72,18 @@ fn token_review(request: &Request<'_>, review: &Value) -> Result<Value, Status> 
         return Ok(json!({"user": {}, "error": "invalid bearer token"}));
     };
     let mut status = json!({"authenticated": true, "user": user_value(&user.authenticated())});
-    if let Some(audiences) = review["spec"]
-        .get("audiences")
-        .filter(|list| !list.is_null())
-    {
-        status["audiences"] = audiences.clone();
+    let asked = review["spec"]["audiences"].as_array();
+    if let Some(asked) = asked.filter(|asked| !asked.is_empty()) {
+        if !asked.iter().any(|audience| audience == AUDIENCE) {
+            return Ok(json!({"user": {}, "error": "invalid bearer token"}));
+        }
+        status["audiences"] = json!([AUDIENCE]);
     }
     Ok(status)
 }
+
+/// Whom every token is for.
+const AUDIENCE: &str = "https://kubernetes.default.svc";
 
 fn user_value(user: &UserInfo) -> Value {
     let mut value = json!({"username": user.name, "groups": user.groups});

@@ -8,10 +8,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
 };
 use serde_json::json;
+use watershed_config::UpstreamIdentity;
 use watershed_loadtest::apiserver::{
     Apiserver, Options,
     authn::Users,
     certs::{Credential, Pki},
+    faults::Failure,
 };
 
 use crate::{
@@ -336,6 +338,106 @@ async fn impersonation_is_the_apiservers_to_decide() -> anyhow::Result<()> {
     ];
     let refused = with(&alice, Method::GET, &config_maps("a"), &as_admin).await?;
     assert_eq!(refused.status, 403, "{}", refused.text());
+    fixture.stop().await;
+    apiserver.shutdown().await;
+    Ok(())
+}
+
+/// The apiserver knows one level of impersonation, which the proxy needs itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn impersonation_through_a_proxy_that_impersonates_is_refused_and_never_dropped()
+-> anyhow::Result<()> {
+    let apiserver = start().await?;
+    let fixture = Fixture::start(&apiserver, |config| {
+        config.startup.upstream.identity = UpstreamIdentity::Impersonate;
+    })
+    .await?;
+    let pki = apiserver.pki();
+    let admin = pki.issue("admin", Some("system:masters"))?;
+    for protocol in PROTOCOLS {
+        let certain = client(&fixture, &apiserver, Some(&admin), protocol)?;
+        // The cache is open and knows the administrator's rights.
+        certain.get(&config_maps("b")).await?.ok()?;
+        assert_eq!(seen_as(&certain, &[]).await?, "admin");
+        let forwarded = || apiserver.counters().requests("list", "", "configmaps");
+        let before = forwarded();
+        for headers in [
+            &[("impersonate-user", "alice")][..],
+            &[("impersonate-group", "g")],
+            &[("impersonate-uid", "1")],
+            &[("impersonate-extra-scopes", "all")],
+            &[("impersonate-user", "")],
+        ] {
+            for target in [&*config_maps("b"), "/version"] {
+                let refused = with(&certain, Method::GET, target, headers).await?;
+                assert_eq!(refused.status, 403, "{headers:?}: {}", refused.text());
+                let message = refused.json()?["message"].take();
+                let message = message.as_str().context("no message")?;
+                ensure!(message.contains("upstream.identity.mode"), "{message}");
+            }
+        }
+        assert_eq!(forwarded(), before);
+        // A token speaks for itself, so its owner may.
+        let token = ("authorization", "Bearer alice-token");
+        let own = client(&fixture, &apiserver, None, protocol)?;
+        let direct = Client::new(apiserver.addr(), pki.ca(), None, protocol)?;
+        for as_somebody in [("impersonate-user", "bob"), ("impersonate-group", "g")] {
+            let target = config_maps("a");
+            let headers = [token, as_somebody];
+            let ours = with(&own, Method::GET, &target, &headers).await?;
+            let theirs = with(&direct, Method::GET, &target, &headers).await?;
+            assert_eq!((ours.status, ours.text()), (theirs.status, theirs.text()));
+            ensure!(ours.status.is_client_error(), "{}", ours.text());
+        }
+    }
+    fixture.stop().await;
+    apiserver.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_another_audience_is_a_401() -> anyhow::Result<()> {
+    let apiserver = start().await?;
+    for (audience, status) in [
+        ("https://kubernetes.default.svc", 200),
+        ("somebody-else", 401),
+    ] {
+        let fixture = Fixture::start(&apiserver, |config| {
+            config.live.authentication.token_review.audiences = vec![audience.to_owned()];
+        })
+        .await?;
+        let token = [("authorization", "Bearer alice-token")];
+        for protocol in PROTOCOLS {
+            let client = client(&fixture, &apiserver, None, protocol)?;
+            let answer = with(&client, Method::GET, &config_maps("a"), &token).await?;
+            assert_eq!(answer.status, status, "{audience}: {}", answer.text());
+        }
+        fixture.stop().await;
+    }
+    apiserver.shutdown().await;
+    Ok(())
+}
+
+/// An apiserver says 401 when it cannot tell who asks, whatever was wrong with its reviewer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_reviewer_lets_nobody_in() -> anyhow::Result<()> {
+    let apiserver = start().await?;
+    let fixture = Fixture::start(&apiserver, |config| {
+        config.live.authentication.anonymous = true;
+    })
+    .await?;
+    let token = [("authorization", "Bearer alice-token")];
+    let ask = async || {
+        let client = client(&fixture, &apiserver, None, Protocol::Http1)?;
+        with(&client, Method::GET, &config_maps("a"), &token).await
+    };
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let faults = apiserver.faults();
+    faults.fail_requests(reviews, Failure::InternalError, u64::MAX);
+    let refused = ask().await?;
+    assert_eq!(refused.status, 401, "{}", refused.text());
+    faults.heal_requests();
+    assert_eq!(ask().await?.status, 200, "nothing of it is remembered");
     fixture.stop().await;
     apiserver.shutdown().await;
     Ok(())
