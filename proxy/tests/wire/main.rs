@@ -28,5 +28,6 @@ mod resume;
 mod scripted;
 mod shared;
 mod storm;
+mod tiers;
 mod traps;
 mod trouble;
