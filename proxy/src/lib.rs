@@ -52,7 +52,7 @@ mod tls;
 mod upstream;
 mod workers;
 
-pub use files::unusable_files;
+pub use files::{exposed_files, unusable_files};
 
 use crate::{
     admin::{Admin, AdminOptions},

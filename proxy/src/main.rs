@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
 use watershed::diagnostics::{Format, Openness, keep_secrets, start_logging};
-use watershed_config::Config;
+use watershed_config::{Config, Place};
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -132,6 +132,9 @@ fn check(path: &std::path::Path) -> ExitCode {
     if report_unusable_files(path, &config) {
         return ExitCode::FAILURE;
     }
+    for (place, why) in watershed::exposed_files(&config) {
+        report(&format!("{}: warning: {why}", at(path, &place)));
+    }
     print(&format!("{}: no mistakes\n", path.display()));
     ExitCode::SUCCESS
 }
@@ -140,10 +143,15 @@ fn check(path: &std::path::Path) -> ExitCode {
 fn report_unusable_files(path: &std::path::Path, config: &Config) -> bool {
     let unusable = watershed::unusable_files(config);
     for (place, why) in &unusable {
-        let at = format!("{}:{}:{}", path.display(), place.line, place.column);
-        report(&format!("{at}: {}: {why}", place.key));
+        report(&format!("{}: {why}", at(path, place)));
     }
     !unusable.is_empty()
+}
+
+/// A place in the configuration file, as editors understand it, and its key.
+fn at(path: &std::path::Path, place: &Place) -> String {
+    let (line, column, key) = (place.line, place.column, &place.key);
+    format!("{}:{line}:{column}: {key}", path.display())
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

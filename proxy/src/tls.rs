@@ -17,21 +17,29 @@ mod stream;
 mod verify;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::{CryptoProvider, aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256},
+    InconsistentKeys, RootCertStore, ServerConfig,
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{cipher_suite::TLS13_AES_128_GCM_SHA256, sign::any_supported_type},
+    },
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::NoServerSessionStorage,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+use zeroize::Zeroize as _;
 
-use crate::metrics::Metrics;
+use crate::{
+    files::{Contents, Zeroed},
+    metrics::Metrics,
+};
 
 use self::{
     reload::{Reloaded, Source},
@@ -104,10 +112,19 @@ pub(crate) struct Loaded {
 /// The bytes of the files.
 #[derive(Hash)]
 pub(crate) struct ServerMaterial {
-    certificate: Vec<u8>,
-    key: Vec<u8>,
-    client_ca: Option<Vec<u8>>,
-    front_proxy_ca: Option<Vec<u8>>,
+    certificate: Zeroed,
+    key: Secret,
+    client_ca: Option<Zeroed>,
+    front_proxy_ca: Option<Zeroed>,
+}
+
+/// The bytes of a file that nobody else should read.
+#[derive(Hash)]
+pub(crate) struct Secret {
+    /// What is in it.
+    pub(crate) bytes: Zeroed,
+    /// To whom it is open, and what to do about it.
+    pub(crate) exposure: Option<String>,
 }
 
 impl ServerTls {
@@ -169,7 +186,7 @@ impl Source for ServerFiles {
             client_ca: bundle(CLIENT_CA, self.client_ca.as_deref())?,
             front_proxy_ca: bundle(FRONT_PROXY_CA, front_proxies)?,
             certificate: read("the certificate", &self.certificate)?,
-            key: read("the key", &self.key)?,
+            key: Secret::read("the key", &self.key)?,
         })
     }
 
@@ -177,7 +194,8 @@ impl Source for ServerFiles {
         let provider = provider();
         let authorities = self.authorities(material, &provider)?;
         let chain = certificates("the certificate", &self.certificate, &material.certificate)?;
-        let key = private_key("the key", &self.key, &material.key)?;
+        material.key.warn(&self.key);
+        let key = private_key("the key", &self.key, &material.key.bytes)?;
         let unusable = |error: rustls::Error| TlsError::Unusable {
             what: "listener's certificate and key",
             reason: error.to_string(),
@@ -189,7 +207,8 @@ impl Source for ServerFiles {
             Some(requested) => versions.with_client_cert_verifier(Arc::new(requested)),
             None => versions.with_no_client_auth(),
         };
-        let mut config = verified.with_single_cert(chain, key).map_err(unusable)?;
+        let identity = identity(chain, key).map_err(unusable)?;
+        let mut config = verified.with_cert_resolver(identity);
         config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()];
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -256,8 +275,56 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 ///
 /// # Errors
 /// When it cannot be read.
-pub(crate) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|error| file_error(what, path, error))
+pub(crate) fn read(what: &'static str, path: &Path) -> Result<Zeroed, TlsError> {
+    let contents = Contents::read(path).map_err(|error| file_error(what, path, error))?;
+    Ok(contents.bytes)
+}
+
+impl Secret {
+    /// The bytes of a file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn read(what: &'static str, path: &Path) -> Result<Self, TlsError> {
+        let contents = Contents::read(path).map_err(|error| file_error(what, path, error))?;
+        Ok(Self {
+            exposure: contents.exposure(path),
+            bytes: contents.bytes,
+        })
+    }
+
+    /// Says so in the log if others may read it. Called when the file is put to use, so once for each
+    /// change.
+    pub(crate) fn warn(&self, path: &Path) {
+        if let Some(exposure) = &self.exposure {
+            warn_exposed(path, exposure);
+        }
+    }
+}
+
+/// Says in the log that others may read a file.
+pub(crate) fn warn_exposed(path: &Path, exposure: &str) {
+    tracing::warn!(file = %path.display(), "{exposure}");
+}
+
+/// A certificate and its key as rustls uses them. What the key was made from is zeroed.
+///
+/// # Errors
+/// When the key is of an unknown kind or of another certificate.
+pub(crate) fn identity(
+    chain: Vec<CertificateDer<'static>>,
+    mut key: PrivateKeyDer<'static>,
+) -> Result<Arc<SingleCertAndKey>, rustls::Error> {
+    let signing = any_supported_type(&key);
+    key.zeroize();
+    let certified = CertifiedKey::new(chain, signing?);
+    match certified.keys_match() {
+        // Some kinds of keys cannot tell.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {
+            Ok(Arc::new(certified.into()))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The certificates in `pem`, of which there must be one.

@@ -11,6 +11,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -320,6 +321,61 @@ fn check_names_each_file_that_cannot_be_used_with_its_key() {
             });
             let words = format!(": {key}: {}: ", path.display());
             assert!(line.contains(&words), "{words} is not in {line}");
+        }
+    }
+}
+
+#[test]
+fn check_and_serve_look_at_who_else_may_use_a_secret() {
+    let site = Site::new();
+    let set_mode = |name: &str, mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(site.file(name), mode).unwrap();
+    };
+    // Where a group or everybody may read, both say so and go on.
+    set_mode("server.key", 0o644);
+    set_mode("watershed.kubeconfig", 0o660);
+    let ended = site.run("check");
+    assert_eq!(ended.code, Some(0), "{}", ended.errors);
+    let lines: Vec<&str> = ended.errors.lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let mut running = site.serve();
+    for (line, (key, file, mode)) in lines.into_iter().zip([
+        ("listen.keyFile", "server.key", "0644"),
+        (
+            "upstream.credentials.kubeconfig",
+            "watershed.kubeconfig",
+            "0660",
+        ),
+    ]) {
+        assert!(line.contains(&format!(": {key}: warning: ")), "{line}");
+        let path = site.file(file).canonicalize().unwrap();
+        let words = format!(
+            "mode {mode} opens it to others; run `chmod 0600 {}`",
+            path.display()
+        );
+        assert!(line.contains(&words), "{line}");
+        let logged = running.lines.iter().filter(|line| {
+            let message = line["fields"]["message"].as_str().unwrap();
+            line["level"] == "WARN" && message.contains(&words)
+        });
+        assert_eq!(logged.count(), 1, "{words}: {:?}", running.lines);
+    }
+    running.signal();
+    running.wait();
+
+    // Where everybody may write, neither does.
+    set_mode("server.key", 0o600);
+    set_mode("watershed.kubeconfig", 0o600);
+    set_mode("ca.crt", 0o666);
+    for command in ["check", "serve"] {
+        let ended = site.run(command);
+        assert_eq!(ended.code, Some(1), "{command}");
+        let lines: Vec<&str> = ended.errors.lines().collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        for (line, key) in lines.iter().zip(["listen.clientCAFile", "upstream.caFile"]) {
+            assert!(line.contains(&format!(": {key}: ")), "{line}");
+            assert!(line.contains("(mode 0666); run `chmod o-w "), "{line}");
         }
     }
 }

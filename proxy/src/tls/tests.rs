@@ -1,6 +1,6 @@
 //! Certificates made for tests, and the laws of judging them.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,

@@ -13,12 +13,16 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use http::HeaderValue;
-use kube_client::config::{AuthInfo, Cluster, Kubeconfig};
+use kube_client::config::{AuthInfo, Cluster};
 use rustls::ClientConfig;
 use secrecy::ExposeSecret;
 
-use crate::tls::{self, ALPN_H2, ALPN_HTTP1, TlsError, reload::Source};
+use crate::{
+    files::{Zeroed, kubeconfig},
+    tls::{self, ALPN_H2, ALPN_HTTP1, Secret, TlsError, reload::Source},
+};
 
 use super::{AssertedIdentity, CredentialSource, Pool, UpstreamOptions};
 
@@ -43,12 +47,14 @@ pub(super) struct Material {
     ca: Option<Pem>,
     own: Option<(Pem, Pem)>,
     front_proxy: Option<(Pem, Pem)>,
-    token: Option<String>,
+    token: Option<Zeroed>,
+    /// Files with secrets that others may read, and what to do about each.
+    exposures: Vec<(PathBuf, String)>,
 }
 
 /// PEM text and where it came from.
 #[derive(Hash)]
-struct Pem(PathBuf, Vec<u8>);
+struct Pem(PathBuf, Zeroed);
 
 /// The proxy's identities, ready to connect with.
 #[derive(Debug)]
@@ -110,7 +116,7 @@ impl Credentials {
             CredentialSource::Kubeconfig(path) => read_kubeconfig(path, material),
             CredentialSource::InCluster => {
                 material.ca = Some(pem("the service account's CA", Path::new(IN_CLUSTER_CA))?);
-                material.token = Some(token(Path::new(IN_CLUSTER_TOKEN))?);
+                material.token = Some(material.token(Path::new(IN_CLUSTER_TOKEN))?);
                 Ok(())
             }
             CredentialSource::Files {
@@ -120,10 +126,10 @@ impl Credentials {
                 if let Some((certificate, key)) = certificate {
                     material.own = Some((
                         pem("the client certificate", certificate)?,
-                        pem("the client key", key)?,
+                        material.secret("the client key", key)?,
                     ));
                 }
-                material.token = file.as_deref().map(token).transpose()?;
+                material.token = file.as_deref().map(|it| material.token(it)).transpose()?;
                 Ok(())
             }
         }
@@ -143,14 +149,17 @@ impl Source for Credentials {
         if let Some((certificate, key)) = &self.front_proxy {
             material.front_proxy = Some((
                 pem("the front proxy's certificate", certificate)?,
-                pem("the front proxy's key", key)?,
+                material.secret("the front proxy's key", key)?,
             ));
         }
         Ok(material)
     }
 
     fn build(&self, material: &Material) -> Result<Identities, TlsError> {
-        let token = material.token.as_deref().map(bearer).transpose()?;
+        for (path, exposure) in &material.exposures {
+            tls::warn_exposed(path, exposure);
+        }
+        let token = material.token.as_ref().map(|it| bearer(it)).transpose()?;
         if !self.tls {
             let plain = Tls {
                 any: None,
@@ -180,6 +189,25 @@ impl Source for Credentials {
     }
 }
 
+impl Material {
+    /// The bytes of a file that nobody else should read.
+    fn secret(&mut self, what: &'static str, path: &Path) -> Result<Pem, TlsError> {
+        let Secret { bytes, exposure } = Secret::read(what, path)?;
+        let exposed = exposure.map(|it| (path.to_owned(), it));
+        self.exposures.extend(exposed);
+        Ok(Pem(path.to_owned(), bytes))
+    }
+
+    /// The token in a file.
+    fn token(&mut self, path: &Path) -> Result<Zeroed, TlsError> {
+        let Pem(_, bytes) = self.secret("the token", path)?;
+        match bytes.trim_ascii() {
+            b"" => Err(file(path, "it holds no token")),
+            token => Ok(token.to_vec().into()),
+        }
+    }
+}
+
 impl Tls {
     fn new(ca: &Pem, identity: Option<&(Pem, Pem)>) -> Result<Self, TlsError> {
         let roots = tls::roots("the upstream CA", &ca.0, &ca.1)?;
@@ -193,9 +221,8 @@ impl Tls {
                 let chain =
                     tls::certificates("the client certificate", &certificate.0, &certificate.1)?;
                 let key = tls::private_key("the client key", &key.0, &key.1)?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(unusable)?
+                let identity = tls::identity(chain, key).map_err(unusable)?;
+                builder.with_client_cert_resolver(identity)
             }
         };
         any.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()];
@@ -232,6 +259,7 @@ pub(super) fn server(source: &CredentialSource) -> Result<(String, Option<String
 }
 
 fn read_kubeconfig(path: &Path, material: &mut Material) -> Result<(), TlsError> {
+    material.secret("credentials", path)?;
     let (cluster, user) = current_context(path)?;
     let ca = inline_or_file(
         path,
@@ -245,14 +273,14 @@ fn read_kubeconfig(path: &Path, material: &mut Material) -> Result<(), TlsError>
         user.client_certificate_data.as_deref(),
         user.client_certificate.as_deref(),
     )?;
-    let key = inline_or_file(
-        path,
-        "client-key-data",
-        user.client_key_data
-            .as_ref()
-            .map(ExposeSecret::expose_secret),
-        user.client_key.as_deref(),
-    )?;
+    let inline = user.client_key_data.as_ref();
+    let inline = inline.map(ExposeSecret::expose_secret);
+    let key = match (inline, &user.client_key) {
+        (None | Some(""), Some(path)) if !path.is_empty() => {
+            Some(material.secret("client-key", Path::new(path))?)
+        }
+        (inline, _) => inline_or_file(path, "client-key-data", inline, None)?,
+    };
     material.ca = ca;
     material.own = match (certificate, key) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -265,15 +293,17 @@ fn read_kubeconfig(path: &Path, material: &mut Material) -> Result<(), TlsError>
         }
     };
     material.token = match (&user.token_file, &user.token) {
-        (Some(path), _) => Some(token(Path::new(path))?),
-        (None, inline) => inline.as_ref().map(|it| it.expose_secret().to_owned()),
+        (Some(path), _) => Some(material.token(Path::new(path))?),
+        (None, inline) => inline
+            .as_ref()
+            .map(|it| it.expose_secret().as_bytes().to_vec().into()),
     };
     Ok(())
 }
 
 /// The cluster and the user of the current context, once it is known that they can be used.
 fn current_context(path: &Path) -> Result<(Cluster, AuthInfo), TlsError> {
-    let config = Kubeconfig::read_from(path).map_err(|error| file(path, error))?;
+    let config = kubeconfig(path).map_err(|error| file(path, error))?;
     let Some(name) = &config.current_context else {
         return Err(file(path, "it has no current-context"));
     };
@@ -340,7 +370,7 @@ fn inline_or_file(
             let bytes = BASE64_STANDARD
                 .decode(text.trim())
                 .map_err(|error| file(kubeconfig, format!("its {what} is no base64: {error}")))?;
-            Ok(Some(Pem(kubeconfig.to_owned(), bytes)))
+            Ok(Some(Pem(kubeconfig.to_owned(), bytes.into())))
         }
         (None, Some(path)) => Ok(Some(pem(what, Path::new(path))?)),
         (None, None) => Ok(None),
@@ -351,18 +381,10 @@ fn pem(what: &'static str, path: &Path) -> Result<Pem, TlsError> {
     Ok(Pem(path.to_owned(), tls::read(what, path)?))
 }
 
-fn token(path: &Path) -> Result<String, TlsError> {
-    let bytes = tls::read("the token", path)?;
-    let text = String::from_utf8(bytes).map_err(|error| file(path, error))?;
-    let token = text.trim();
-    if token.is_empty() {
-        return Err(file(path, "it holds no token"));
-    }
-    Ok(token.to_owned())
-}
-
-fn bearer(token: &str) -> Result<HeaderValue, TlsError> {
-    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+/// The header with the token, which is zeroed when nobody uses the header any more.
+fn bearer(token: &[u8]) -> Result<HeaderValue, TlsError> {
+    let text = Zeroed::from([b"Bearer ", token].concat());
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text))
         .map_err(|_| unusable("the token has bytes that a header cannot carry"))?;
     value.set_sensitive(true);
     Ok(value)

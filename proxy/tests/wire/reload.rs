@@ -1,7 +1,7 @@
 //! Files that change while the proxy runs: new ones are used, broken ones reported, and nobody who
 //! is connected notices.
 
-use std::{path::Path, time::Duration};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use http::StatusCode;
@@ -75,6 +75,29 @@ async fn a_new_certificate_is_served_and_old_connections_live_on() -> anyhow::Re
     see(&apiserver, &mut watch, "after-broken").await?;
 
     drop((watch, old, new, same));
+    fixture.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn files_that_anybody_may_write_to_are_not_taken() -> anyhow::Result<()> {
+    let apiserver = Apiserver::start(Options::default()).await?;
+    let fixture = Fixture::start(&apiserver, |_| {}).await?;
+    let address = fixture.proxy.address();
+    let caller = Caller::admin(apiserver.pki())?;
+    let old = Client::connect(address, &caller).await?;
+    let key = fixture.folder().join("server.key");
+    std::fs::set_permissions(&key, Permissions::from_mode(0o666))?;
+    until_above(&fixture, INVALID, 0.0).await?;
+    let next = Pki::ephemeral()?;
+    replace(fixture.folder(), "server", next.server());
+    let same = Client::connect(address, &caller).await?;
+    ensure!(same.server == old.server);
+    std::fs::set_permissions(&key, Permissions::from_mode(0o640))?;
+    until_above(&fixture, CHANGED, 0.0).await?;
+    let new = Client::connect(address, &caller.trusting(next.ca())).await?;
+    ensure!(new.server != old.server);
+    drop((old, same, new));
     fixture.stop().await;
     Ok(())
 }
