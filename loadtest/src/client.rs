@@ -203,6 +203,11 @@ impl Client {
         }
     }
 
+    /// The protocol of its connections.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Sends a header with every request that does not have it.
     #[must_use]
     pub fn with_default(mut self, name: &str, value: impl Into<String>) -> Self {

@@ -87,6 +87,17 @@ pub struct Exchange {
 }
 
 impl State {
+    /// Whether a GET for a target would be allowed to a user, groups of all who are known included.
+    #[must_use]
+    pub fn would_allow(&self, user: &UserInfo, target: &str) -> bool {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let info = RequestInfo::parse(&Method::GET, path, &Query::parse(query));
+        info.is_ok_and(|info| {
+            let question = access::attributes(&info, user);
+            self.authorizer.authorize(&question).allowed
+        })
+    }
+
     /// Whether the WatchList gate is on.
     pub fn watch_list(&self) -> bool {
         self.profile.watch_list && !self.faults.refuses_watch_list()

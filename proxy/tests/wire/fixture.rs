@@ -22,6 +22,25 @@ pub(crate) struct Fixture {
     folder: Option<tempfile::TempDir>,
 }
 
+/// Who decides what a client may. What it may is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// The apiserver, asked by SubjectAccessReview.
+    Reviews,
+}
+
+/// Every form.
+pub(crate) const FORMS: [Form; 1] = [Form::Reviews];
+
+impl Form {
+    /// Declares the control plane so that it comes to this form.
+    pub(crate) fn declare(self, _config: &mut Config) {
+        match self {
+            Self::Reviews => {}
+        }
+    }
+}
+
 /// How often certificates and credentials are looked at: often, so that no test waits for it.
 pub(crate) const RELOAD_INTERVAL: Duration = Duration::from_millis(50);
 
