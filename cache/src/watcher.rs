@@ -26,6 +26,7 @@ use crate::error::CacheError;
 use crate::event::{Event, Transition};
 use crate::interest::Selection;
 use crate::lane::Lane;
+use crate::resource::Resource;
 use crate::resource_version::ResourceVersion;
 use crate::store::Snapshot;
 use crate::view::{Reading, Seat, Taken};
@@ -173,6 +174,16 @@ impl Watcher {
         );
         self.form = form;
         self
+    }
+
+    /// Whose objects it is about.
+    pub fn resource(&self) -> &Resource {
+        &self.shared.resource
+    }
+
+    /// Which of them; `None` is all.
+    pub fn selection(&self) -> Option<&Selection> {
+        self.selection.as_deref()
     }
 
     /// When the oldest event among the frames yielded since the last call arrived from the

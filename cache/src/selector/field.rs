@@ -192,6 +192,23 @@ impl BoundFieldSelector {
         self.terms.is_empty()
     }
 
+    /// The selector it was resolved from, but for aliases of labels. `fields` has to be what it was
+    /// resolved against.
+    ///
+    /// # Panics
+    /// With another set of fields.
+    pub fn unbound(&self, fields: &FieldSet) -> FieldSelector {
+        let labels: Vec<&str> = fields.labels().collect();
+        let terms = self.terms.iter().map(|term| FieldRequirement {
+            key: labels[term.index].into(),
+            operator: term.operator,
+            value: term.value.clone(),
+        });
+        FieldSelector {
+            requirements: terms.collect(),
+        }
+    }
+
     /// The value the trigger field must have, if the selector pins it with `=`.
     pub fn trigger_value(&self) -> Option<&str> {
         self.pinned.map(|term| &*self.terms[term].value)
