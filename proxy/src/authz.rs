@@ -11,21 +11,22 @@
 
 mod access;
 mod attributes;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "feeds are to announce, watches to listen")
-)]
 mod revocations;
+mod tenure;
 
 use std::sync::Arc;
 
+use prometheus_client::metrics::{counter::Counter, family::Family};
 use watershed_config::Authorization;
 
 use self::access::{AccessReviews, Verdict};
 pub(crate) use self::attributes::Attributes;
-pub(crate) use self::revocations::Revocations;
+use self::revocations::Basis;
+pub(crate) use self::revocations::{Marks, Member, Revocations};
+pub(crate) use self::tenure::{Holding, Tenure, Tenures};
 use crate::authn::{ReviewError, Reviewer, Reviews};
 use crate::memo::Origin;
+use crate::metrics::AuthorizationLabels;
 use crate::request::RequestInfo;
 use crate::status::Status;
 
@@ -48,6 +49,15 @@ impl Permit {
     /// Who decided.
     pub(crate) const fn source(&self) -> Source {
         self.source
+    }
+
+    /// What it depends on, of all that can be lost at once.
+    fn basis(&self) -> Basis {
+        match self.source {
+            Source::Masters => Basis::Nothing,
+            Source::Cache | Source::Review if self.attributes.user.is_node() => Basis::Either,
+            Source::Cache | Source::Review => Basis::Roles,
+        }
     }
 }
 
@@ -111,13 +121,18 @@ impl AuthzError {
 /// Decides about requests.
 pub(crate) struct Authorizer<R> {
     reviews: AccessReviews<R>,
+    decisions: Family<AuthorizationLabels, Counter>,
 }
 
 impl<R: Reviews> Authorizer<R> {
-    /// An authorizer that asks `reviewer`.
-    pub(crate) fn new(reviewer: Arc<Reviewer<R>>) -> Self {
+    /// An authorizer that asks `reviewer` and counts its decisions.
+    pub(crate) fn new(
+        reviewer: Arc<Reviewer<R>>,
+        decisions: Family<AuthorizationLabels, Counter>,
+    ) -> Self {
         Self {
             reviews: AccessReviews::new(reviewer),
+            decisions,
         }
     }
 
@@ -132,6 +147,30 @@ impl<R: Reviews> Authorizer<R> {
     /// # Errors
     /// See [`AuthzError`].
     pub(crate) async fn authorize(
+        &self,
+        attributes: &Attributes,
+        settings: &Authorization,
+    ) -> Result<Permit, AuthzError> {
+        let decision = self.decide(attributes, settings).await;
+        let labels = match &decision {
+            Ok(permit) => AuthorizationLabels {
+                source: permit.source().as_str(),
+                decision: "allowed",
+            },
+            Err(AuthzError::Denied { source_of, .. }) => AuthorizationLabels {
+                source: source_of.as_str(),
+                decision: "denied",
+            },
+            Err(AuthzError::Evaluation(_) | AuthzError::Review(_)) => AuthorizationLabels {
+                source: "review",
+                decision: "error",
+            },
+        };
+        self.decisions.get_or_create(&labels).inc();
+        decision
+    }
+
+    async fn decide(
         &self,
         attributes: &Attributes,
         settings: &Authorization,

@@ -31,7 +31,7 @@ use watershed_config::Live;
 
 use crate::{
     authn::{Authenticator, Credential, Identity},
-    authz::{Attributes, Authorizer, AuthzError, Permit},
+    authz::{Attributes, Authorizer, Marks, Permit, Tenures},
     body::Body,
     budget::ListBudget,
     caches::{CacheKey, Caches, Uncached},
@@ -39,7 +39,7 @@ use crate::{
     discovery::GroupVersionResource,
     drain::Drain,
     listener::{ConnectionInfo, Protocol},
-    metrics::{AuthorizationLabels, Metrics, ReasonLabels, RequestLabels},
+    metrics::{Metrics, ReasonLabels, RequestLabels},
     negotiate::{Action, Endpoint, ErrorsOf, negotiate},
     passthrough::{Passthrough, ToUpgrade},
     request::{self, Query, RequestInfo, Verb},
@@ -58,7 +58,8 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Everything a request meets. One for the whole proxy.
 pub(crate) struct Handler {
     pub(crate) authenticator: Authenticator<Upstream>,
-    pub(crate) authorizer: Authorizer<Upstream>,
+    pub(crate) authorizer: Arc<Authorizer<Upstream>>,
+    pub(crate) tenures: Arc<Tenures>,
     pub(crate) caches: Caches,
     pub(crate) callers: Callers,
     pub(crate) passthrough: Passthrough,
@@ -85,6 +86,8 @@ struct Asked<'a> {
     errors: ErrorsOf<'a>,
     /// When its time is over, if it is no stream.
     deadline: Instant,
+    /// What its caller showed, and what had been lost before its permit was asked for.
+    claim: (Credential, Marks),
 }
 
 impl Asked<'_> {
@@ -182,6 +185,7 @@ impl Handler {
             query,
             errors,
             deadline: begun + deadline.unwrap_or(live.limits.request_timeout),
+            claim: (identity.credential, self.tenures.marks()),
         };
         // Boxed once: with and without a deadline this future would keep room for it three times.
         let answering = Box::pin(self.cached_answer(&asked, &identity));
@@ -260,7 +264,8 @@ impl Handler {
         };
         let live = Arc::clone(&self.live.borrow());
         let attributes = Attributes::new(Arc::clone(&identity.user), info);
-        let permit = match self.authorize(&attributes, &live).await {
+        let permit = self.authorizer.authorize(&attributes, &live.authorization);
+        let permit = match permit.await {
             Ok(permit) => permit,
             Err(error) => {
                 let target = request.uri().path_and_query().map_or("/", |it| it.as_str());
@@ -321,6 +326,7 @@ impl Handler {
             representation,
             errors: *errors,
             connection: asked.connection,
+            tenures: (&self.tenures, asked.claim),
             metrics: &self.metrics,
             patience: limits.consistent_read_timeout,
             compressor: (&self.compressor, limits.compressed_lists),
@@ -378,29 +384,6 @@ impl Handler {
             served: "shared",
             response,
         })
-    }
-
-    async fn authorize(&self, attributes: &Attributes, live: &Live) -> Result<Permit, AuthzError> {
-        let decision = self
-            .authorizer
-            .authorize(attributes, &live.authorization)
-            .await;
-        let labels = match &decision {
-            Ok(permit) => AuthorizationLabels {
-                source: permit.source().as_str(),
-                decision: "allowed",
-            },
-            Err(AuthzError::Denied { source_of, .. }) => AuthorizationLabels {
-                source: source_of.as_str(),
-                decision: "denied",
-            },
-            Err(AuthzError::Evaluation(_) | AuthzError::Review(_)) => AuthorizationLabels {
-                source: "review",
-                decision: "error",
-            },
-        };
-        self.metrics.authorization.get_or_create(&labels).inc();
-        decision
     }
 
     fn count(&self, info: &RequestInfo, served: &'static str, code: StatusCode) {

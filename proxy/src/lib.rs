@@ -57,7 +57,7 @@ pub use files::{exposed_files, unusable_files};
 use crate::{
     admin::{Admin, AdminOptions},
     authn::{Authenticator, FrontProxies, Reviewer},
-    authz::{Authorizer, Revocations},
+    authz::{Authorizer, Revocations, Tenures},
     budget::ListBudget,
     caches::Caches,
     callers::Callers,
@@ -159,7 +159,7 @@ impl Proxy {
             metrics: metrics.clone(),
         };
         let front_proxies = startup.request_header.as_ref().map(FrontProxies::new);
-        let incoming = (live.clone(), front_proxies);
+        let incoming = (live.clone(), front_proxies, revocations);
         let handler = Arc::new(handler(upstream, caches, metrics, incoming, carrying));
         drain.spawn_background(handler.authenticator.forget_expired());
         drain.spawn_background(handler.authorizer.forget_expired());
@@ -225,15 +225,28 @@ fn handler(
     upstream: Upstream,
     caches: Caches,
     metrics: Metrics,
-    (live, front_proxies): (watch::Receiver<Arc<Live>>, Option<FrontProxies>),
+    (live, front_proxies, revocations): (
+        watch::Receiver<Arc<Live>>,
+        Option<FrontProxies>,
+        Arc<Revocations>,
+    ),
     (assertion, drain): (Assertion, Drain),
 ) -> Handler {
     let reviewer = Arc::new(Reviewer::new(upstream.clone()));
+    let decisions = metrics.authorization.clone();
+    let authorizer = Arc::new(Authorizer::new(Arc::clone(&reviewer), decisions));
+    let tenures = Tenures {
+        revocations,
+        judge: Arc::clone(&authorizer) as _,
+        live: live.clone(),
+        revoked: metrics.watches_revoked.clone(),
+    };
     let lists = (&metrics.initial_list_bytes, &metrics.initial_lists_refused);
     let budget = Arc::new(ListBudget::new(lists.0.clone(), lists.1.clone()));
     Handler {
-        authenticator: Authenticator::new(Arc::clone(&reviewer), front_proxies),
-        authorizer: Authorizer::new(reviewer),
+        authenticator: Authenticator::new(reviewer, front_proxies),
+        authorizer,
+        tenures: Arc::new(tenures),
         shared_reads: SharedReads::new(upstream.clone(), drain.clone(), Arc::clone(&budget)),
         budget,
         passthrough: Passthrough::new(upstream, assertion, drain.clone()),

@@ -24,6 +24,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::Waker,
     time::Duration,
 };
 
@@ -40,6 +41,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     authn::Subject,
+    authz::{Member, Revocations},
     body::Body,
     callers::Tally,
     connection::{self, Socket},
@@ -112,6 +114,10 @@ pub(crate) struct ConnectionInfo {
     requests: AtomicU64,
     watches_end: AtomicBool,
     is_let_go: AtomicBool,
+    /// Has every watch of the connection polled.
+    wake_watches: OnceLock<Waker>,
+    /// Where it is told that its watches have to be permitted again; since its first watch.
+    pub(crate) member: OnceLock<Member>,
 }
 
 impl ConnectionInfo {
@@ -128,6 +134,14 @@ impl ConnectionInfo {
     pub(crate) fn let_go(&self) {
         let is_http2 = self.protocol == Protocol::Http2;
         self.is_let_go.store(is_http2, Ordering::Relaxed);
+    }
+
+    /// Has its watches asked about again from now on, when they have to be.
+    pub(crate) fn join(&self, revocations: &Arc<Revocations>) {
+        self.member.get_or_init(|| {
+            let wake = self.wake_watches.get();
+            revocations.join(wake.map_or_else(|| Waker::noop().clone(), Waker::clone))
+        });
     }
 
     /// True once the watches of this connection must end. Every stream of the connection is polled
@@ -282,6 +296,8 @@ impl ListenerOptions {
             requests: AtomicU64::new(0),
             watches_end: AtomicBool::new(false),
             is_let_go: AtomicBool::new(false),
+            wake_watches: OnceLock::new(),
+            member: OnceLock::new(),
         });
         match protocol {
             Protocol::Http1 => {

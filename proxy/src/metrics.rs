@@ -186,6 +186,8 @@ pub(crate) struct Metrics {
     pub(crate) initial_lists_refused: Family<ReasonLabels, Counter>,
     /// Authorization decisions by where they came from.
     pub(crate) authorization: Family<AuthorizationLabels, Counter>,
+    /// Watches ended before their time: `authorization`, `authentication`.
+    pub(crate) watches_revoked: Family<ReasonLabels, Counter>,
 }
 
 /// The families of the watch caches, `watershed_watch_cache_…`; set when they are scraped.
@@ -233,6 +235,7 @@ impl Metrics {
             initial_list_bytes: Gauge::default(),
             initial_lists_refused: Family::default(),
             authorization: Family::default(),
+            watches_revoked: Family::default(),
         };
         let mut registry = Registry::with_prefix("watershed");
         metrics.register(&mut registry);
@@ -305,6 +308,11 @@ impl Metrics {
             it.slow_watchers,
         );
         to.register("authorization", "Authorization decisions", it.authorization);
+        to.register(
+            "watches_revoked",
+            "Watches ended because they are not permitted any more, by what is not",
+            it.watches_revoked,
+        );
         self.register_lists(to);
     }
 

@@ -24,6 +24,11 @@ pub(super) type Named = Result<Option<Arc<UserInfo>>, AuthnError>;
 pub(crate) struct Subject(OnceLock<(Leaf, Named)>);
 
 impl Subject {
+    /// Whether a certificate is to be believed and names this user.
+    pub(crate) fn names(&self, user: &UserInfo, certificate: &ClientCertificate) -> bool {
+        matches!(self.user(certificate), Ok(Some(named)) if *named == *user)
+    }
+
     /// The user; `None` without a certificate or with an empty common name.
     ///
     /// # Errors

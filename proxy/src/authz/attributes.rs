@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use watershed_cache::selector::{FieldSelector, LabelSelector};
+use watershed_cache::{
+    Selection, Watcher,
+    selector::{FieldSelector, LabelSelector},
+};
 
 use crate::authn::UserInfo;
-use crate::request::RequestInfo;
+use crate::request::{RequestInfo, Verb};
 use crate::status::Refused;
 
 /// A request as authorizers see it. Empty strings stand for what it does not have.
@@ -69,6 +72,33 @@ impl Attributes {
             path,
             field_selector,
             label_selector,
+        }
+    }
+
+    /// The attributes of a request that a watch was opened for, as far as the watch tells: it does
+    /// not know by which path it came, nor under which of two names a field was selected.
+    pub(crate) fn of_watch(user: Arc<UserInfo>, watcher: &Watcher) -> Self {
+        let resource = watcher.resource();
+        let selection = watcher.selection();
+        let name = |of: fn(&Selection) -> &Option<Box<str>>| {
+            let name = selection.and_then(|it| of(it).as_deref());
+            name.unwrap_or_default().to_owned()
+        };
+        Self {
+            user,
+            verb: Verb::Watch.as_str().to_owned(),
+            is_resource: true,
+            group: resource.group.to_string(),
+            version: resource.version.to_string(),
+            resource: resource.resource.to_string(),
+            subresource: String::new(),
+            namespace: name(|it| &it.namespace),
+            name: name(|it| &it.name),
+            path: String::new(),
+            field_selector: selection
+                .map(|it| it.fields.unbound(&resource.fields))
+                .unwrap_or_default(),
+            label_selector: selection.map(|it| it.labels.clone()).unwrap_or_default(),
         }
     }
 

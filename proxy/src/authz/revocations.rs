@@ -37,6 +37,8 @@ use tokio::{
 use watershed_authorizer::Revoked;
 use watershed_config::Live;
 
+use crate::authn::UserInfo;
+
 /// How long news are gathered before anybody is woken for them. A kubelet that hears that its pod is
 /// gone stops to watch what only the pod needed, and is not told 403 for having been slower than us.
 const GATHERING: Duration = Duration::from_millis(50);
@@ -89,9 +91,10 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    /// One number for what concerns a permit: another one when it has to be asked for again.
-    pub(crate) const fn of(self, basis: Basis) -> u32 {
-        let lost = match basis {
+    /// One number for all that concerns a permit: another one when something was lost that it may
+    /// rest on.
+    pub(crate) const fn lost(self, basis: Basis) -> u32 {
+        match basis {
             Basis::Nothing => 0,
             Basis::Graph => self.nodes.wrapping_add(self.single),
             Basis::Roles => self.users,
@@ -99,8 +102,7 @@ impl Marks {
                 let of_nodes = self.nodes.wrapping_add(self.single);
                 of_nodes.wrapping_add(self.users)
             }
-        };
-        lost.wrapping_add(self.turns)
+        }
     }
 
     /// How often the connection's turn has come.
@@ -170,12 +172,18 @@ pub(crate) struct Holder {
 pub(crate) struct Member {
     revocations: Arc<Revocations>,
     holder: Arc<Holder>,
+    /// Who opened a watch here last.
+    user: Mutex<Option<Arc<UserInfo>>>,
 }
 
 impl Revocations {
     /// To be told of every loss, after it has taken effect and before the event that caused it is
     /// delivered. May be called with locks held and often. What is only unknown for a while, as
     /// while a feed is closed, nobody has lost: it is announced once everything is known again.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the feeds of the local authorizer are to call it")
+    )]
     pub(crate) fn revoked(&self, revoked: Revoked) {
         match revoked {
             Revoked::Nothing => {}
@@ -240,6 +248,7 @@ impl Revocations {
         Member {
             revocations: Arc::clone(self),
             holder,
+            user: Mutex::default(),
         }
     }
 
@@ -367,7 +376,17 @@ impl Member {
     /// Whether nothing that a permit depends on was lost since `before`, which was taken by
     /// [`Revocations::marks`].
     pub(crate) fn is_current(&self, before: Marks, basis: Basis) -> bool {
-        self.revocations.marks().of(basis) == before.of(basis)
+        self.revocations.marks().lost(basis) == before.lost(basis)
+    }
+
+    /// This user, or an equal one that a watch of this connection keeps already: each review of a
+    /// token makes a new one.
+    pub(crate) fn share(&self, user: &Arc<UserInfo>) -> Arc<UserInfo> {
+        let mut last = self.user.lock();
+        match &*last {
+            Some(known) if known == user => Arc::clone(known),
+            Some(_) | None => Arc::clone(last.insert(Arc::clone(user))),
+        }
     }
 
     /// Notes that a watch of this connection rests on `basis`.
@@ -402,4 +421,4 @@ impl Drop for Member {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

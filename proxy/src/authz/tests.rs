@@ -33,7 +33,7 @@ upstream:
     Arc::new(live)
 }
 
-fn user(name: &str, groups: &[&str]) -> UserInfo {
+pub(super) fn user(name: &str, groups: &[&str]) -> UserInfo {
     UserInfo {
         name: name.to_owned(),
         groups: groups.iter().map(|group| (*group).to_owned()).collect(),
@@ -41,7 +41,7 @@ fn user(name: &str, groups: &[&str]) -> UserInfo {
     }
 }
 
-fn attributes(user: UserInfo, target: &str) -> Attributes {
+pub(super) fn attributes(user: UserInfo, target: &str) -> Attributes {
     let uri: Uri = target.parse().unwrap();
     let query = Query::parse(uri.query().unwrap_or_default());
     Attributes::new(
@@ -55,7 +55,7 @@ fn alice(target: &str) -> Attributes {
 }
 
 fn authorizer(script: &Scripted) -> Authorizer<Scripted> {
-    Authorizer::new(Arc::new(Reviewer::new(script.clone())))
+    Authorizer::new(Arc::new(Reviewer::new(script.clone())), Family::default())
 }
 
 fn allowed() -> Result<Value, ReviewError> {

@@ -14,7 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
-    task::Context,
+    task::{Context, Wake, Waker},
 };
 
 use http::{HeaderMap, HeaderName, Request, Response, header::DATE};
@@ -244,6 +244,23 @@ enum Order {
 #[derive(Clone)]
 struct Orders(Arc<AtomicU8>);
 
+/// Orders every watch to be polled, from wherever it is woken.
+struct WakeWatches {
+    orders: Orders,
+    connection: Waker,
+}
+
+impl Wake for WakeWatches {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.orders.give(Orders::WAKE_WATCHES);
+        self.connection.wake_by_ref();
+    }
+}
+
 impl Orders {
     /// The futures these put among the streams of an HTTP/2 connection.
     const STREAMS: usize = 2;
@@ -253,10 +270,17 @@ impl Orders {
     const IDLE_DUE: u8 = 4;
     const END_WATCHES: u8 = 8;
     const CUT: u8 = 16;
+    const WAKE_WATCHES: u8 = 32;
 
     /// The orders of the drain. Who has not asked anything yet is let go with the first answer.
     fn of(drain: &Drain, info: &Arc<ConnectionInfo>, streams: &Streams) -> Self {
         let orders = Self(Arc::default());
+        let wake_watches = WakeWatches {
+            orders: orders.clone(),
+            connection: streams.connection_waker(),
+        };
+        info.wake_watches
+            .get_or_init(|| Arc::new(wake_watches).into());
         let (own, drain, info) = (orders.clone(), drain.clone(), Arc::clone(info));
         streams.executor().execute(async move {
             drain.leaving().cancelled().await;
@@ -305,6 +329,9 @@ impl Orders {
         context.waker().wake_by_ref();
         if self.take(Self::END_WATCHES) {
             info.watches_end.store(true, Ordering::Relaxed);
+            self.give(Self::WAKE_WATCHES);
+        }
+        if self.take(Self::WAKE_WATCHES) {
             streams.wake_all();
         }
         [

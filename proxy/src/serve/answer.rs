@@ -21,10 +21,11 @@ use super::{
     fresh::Stale,
     list::Walk,
     sending::{Pieces, Sending},
-    watch::Admitted,
+    watch::{Admitted, Held},
 };
 use crate::{
-    authz::Permit,
+    authn::Credential,
+    authz::{Marks, Permit, Tenure, Tenures},
     body::Body,
     budget::{Busy, ListBudget, Place, Priority},
     caches::{Cached, Uncached},
@@ -54,6 +55,9 @@ pub(crate) struct Answerer<'a> {
     pub(crate) errors: ErrorsOf<'a>,
     /// Whose stream it is.
     pub(crate) connection: &'a Arc<ConnectionInfo>,
+    /// By what watches are asked about again; what this caller showed; and what had been lost before
+    /// its permit was asked for.
+    pub(crate) tenures: (&'a Arc<Tenures>, (Credential, Marks)),
     /// Families.
     pub(crate) metrics: &'a Metrics,
     /// How long a consistent read waits for its proof.
@@ -73,7 +77,7 @@ type Answer = Result<Response<Body>, Reason>;
 
 impl Answerer<'_> {
     /// Answers `read`.
-    pub(crate) async fn answer(&self, _permit: &Permit, read: Read) -> Answer {
+    pub(crate) async fn answer(&self, permit: &Permit, read: Read) -> Answer {
         let answer = match read {
             Read::Get {
                 freshness,
@@ -91,7 +95,8 @@ impl Answerer<'_> {
                 bookmarks,
                 timeout,
             } => {
-                self.watch(start, selection, bookmarks, Instant::now() + timeout)
+                let deadline = Instant::now() + timeout;
+                self.watch(permit, (start, bookmarks), selection, deadline)
                     .await
             }
         };
@@ -210,9 +215,9 @@ impl Answerer<'_> {
 
     async fn watch(
         &self,
-        start: Start,
+        permit: &Permit,
+        (start, bookmarks): (Start, bool),
         selection: Selection,
-        bookmarks: bool,
         deadline: Instant,
     ) -> Answer {
         let mut admitted = None;
@@ -254,7 +259,10 @@ impl Answerer<'_> {
             },
         };
         match self.cache().watch(selection, start, bookmarks, deadline) {
-            Ok(watcher) => Ok(self.stream(watcher.in_form(self.representation.form), admitted)),
+            Ok(watcher) => {
+                let watcher = watcher.in_form(self.representation.form);
+                Ok(self.stream(permit, watcher, admitted))
+            }
             Err(CacheError::Expired { requested, oldest }) => {
                 let oldest = oldest.get().saturating_sub(1);
                 Ok(self.error_event(&Status::expired_watch(requested.get(), oldest)))
@@ -298,7 +306,12 @@ impl Answerer<'_> {
         }
     }
 
-    fn stream(&self, watcher: Watcher, admitted: Option<Admitted>) -> Response<Body> {
+    fn stream(
+        &self,
+        permit: &Permit,
+        watcher: Watcher,
+        admitted: Option<Admitted>,
+    ) -> Response<Body> {
         let resource = self.cache().resource();
         let labels = ResourceLabels {
             group: resource.group.to_string(),
@@ -306,8 +319,14 @@ impl Answerer<'_> {
         };
         let open = self.metrics.watchers.get_or_create(&labels).clone();
         let delays = self.metrics.watch_delivery_seconds.clone();
-        let connection = Arc::clone(self.connection);
-        let body = WatchBody::new(watcher, admitted, connection, (open, delays));
+        let (tenures, claim) = self.tenures;
+        self.connection.join(&tenures.revocations);
+        let watch = Held {
+            watcher,
+            connection: Arc::clone(self.connection),
+        };
+        let tenure = Tenure::new(tenures, permit, claim, &watch);
+        let body = WatchBody::new((watch, tenure), admitted, (open, delays));
         self.streamed(Body::Watch(Box::new(body), None))
     }
 

@@ -100,7 +100,10 @@ async fn permit(target: &str) -> Permit {
         groups: vec!["system:masters".to_owned()],
         ..UserInfo::default()
     };
-    let authorizer = Authorizer::new(Arc::new(Reviewer::new(Scripted::new([]))));
+    let authorizer = Authorizer::new(
+        Arc::new(Reviewer::new(Scripted::new([]))),
+        Default::default(),
+    );
     let settings = watershed_config::Authorization {
         node: true,
         revalidate_watches: Duration::ZERO,

@@ -52,6 +52,8 @@ pub(crate) fn set_up(live: &mut Live, setup: &Setup) {
     live.authentication.anonymous = setup.anonymous;
     live.authorization.allow_ttl = setup.decision_ttl;
     live.authorization.deny_ttl = setup.decision_ttl;
+    // What was granted to a watch stays granted to it on an apiserver (case 140).
+    live.authorization.revalidate_watches = std::time::Duration::ZERO;
     live.drain.grace_period = setup.grace_period;
     if let Some(bytes) = setup.history_bytes {
         live.cache.defaults.history_bytes = bytes;

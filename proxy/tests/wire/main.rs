@@ -27,6 +27,7 @@ mod real;
 mod reload;
 mod representations;
 mod resume;
+mod revocation;
 mod scripted;
 mod shared;
 mod storm;

@@ -6,7 +6,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::*;
 use crate::authz::tests::live;
 
-const INTERVAL: Duration = Duration::from_secs(300);
+pub(in crate::authz) const INTERVAL: Duration = Duration::from_secs(300);
 
 /// Counts its wakes.
 #[derive(Default)]
@@ -31,14 +31,14 @@ struct Connection {
 }
 
 /// Running revocations, every so often.
-struct Running {
-    own: Arc<Revocations>,
-    live: watch::Sender<Arc<Live>>,
+pub(in crate::authz) struct Running {
+    pub(in crate::authz) own: Arc<Revocations>,
+    pub(in crate::authz) live: watch::Sender<Arc<Live>>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Running {
-    fn every(interval: Duration) -> Self {
+    pub(in crate::authz) fn every(interval: Duration) -> Self {
         let own = Arc::<Revocations>::default();
         let (live, receiver) = watch::channel(live(interval));
         let _task = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&own).run(receiver)));
@@ -63,7 +63,7 @@ async fn settle() {
     }
 }
 
-async fn pass(time: Duration) {
+pub(in crate::authz) async fn pass(time: Duration) {
     settle().await;
     advance(time).await;
     settle().await;
@@ -88,7 +88,7 @@ async fn a_node_that_lost_something_is_seen_at_once_and_woken_once_for_many_loss
     settle().await;
     let marks = || {
         let each = all.iter().zip(bases);
-        let marks = each.map(|(it, basis)| it.member.marks().of(basis));
+        let marks = each.map(|(it, basis)| it.member.marks().lost(basis));
         marks.collect::<Vec<_>>()
     };
     let before = marks();
@@ -133,9 +133,9 @@ async fn what_anybody_may_have_lost_wakes_those_that_may_and_so_many_at_once() {
     }
     assert_eq!(woken(&users), 0);
 
-    let before = users[0].member.marks().of(Basis::Roles);
+    let before = users[0].member.marks().lost(Basis::Roles);
     running.own.revoked(Revoked::AnyUser);
-    assert_ne!(users[0].member.marks().of(Basis::Roles), before);
+    assert_ne!(users[0].member.marks().lost(Basis::Roles), before);
     let mut all = 0;
     while all < count {
         pass(GATHERING).await;
