@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_body_takes_no_more_room_than_what_a_client_sends() {
-        assert_eq!(size_of::<Body>(), size_of::<Incoming>() + size_of::<u64>());
+        assert!(size_of::<Body>() <= size_of::<Incoming>() + size_of::<u64>());
     }
 
     #[test]
