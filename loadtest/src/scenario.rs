@@ -59,8 +59,8 @@ pub enum Scenario {
     /// Every tenth connection stops reading, three times: latency of the others with and without;
     /// the stalled go on without a list. 500 watchers, 20 writes/s, 48 s
     Slow,
-    /// All connections are cut at once under churn: time until all watches resumed, relists,
-    /// upstream requests, peak memory. 10,000 × 10 watches, 10 writes/s
+    /// All connections are cut at once under churn: time until all watches resumed, CPU of each,
+    /// relists, upstream requests and reviews, peak memory. 10,000 × 10 watches, 10 writes/s
     Storm,
     /// LIST of nodes at resourceVersion=0: latency, first byte, CPU; memory of lists nobody reads
     List,

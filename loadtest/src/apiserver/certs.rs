@@ -446,6 +446,9 @@ current-context: {user}@loadtest
     )
 }
 
+/// What the embedded apiserver's authorizers are, as a proxy is told.
+pub(crate) const AUTHORIZERS: &str = "authorization: {node: true, rbac: true}";
+
 fn proxy_configuration(dir: &Path, server: &str) -> String {
     let file = |name: &str| dir.join(name).display().to_string();
     format!(

@@ -1,5 +1,11 @@
 //! Every connection is cut at once, under light churn: who comes back, how, and when.
+//!
+//! Kubelets watch what the rules and the graph of the Node authorizer let them, and nothing else
+//! does. A proxy that is told in its configuration that these authorizers are all of the control
+//! plane's therefore needs no review, neither at the start nor after the cut: one in
+//! [`REVIEWS_PER`] is its allowance, or the verdict is negative.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -9,6 +15,8 @@ use super::engine::{Engine, population};
 use super::outcome::{Plot, Series, Unit};
 use super::run::Run;
 use super::{Outcome, Progress, Upstream};
+use crate::apiserver::certs::AUTHORIZERS;
+use crate::measure::prometheus::Metrics;
 use crate::watchers::Plan;
 
 /// Services and pods that are written to in turn.
@@ -20,6 +28,8 @@ const RETURN_MAX: Duration = Duration::from_secs(300);
 const REST: Duration = Duration::from_secs(15);
 /// Between two samples of memory.
 const SAMPLE: Duration = Duration::from_millis(50);
+/// Watches for which one review may be asked, where none is needed.
+const REVIEWS_PER: u64 = 1_000;
 /// What kubelets watch, and so what no storm may bring to the apiserver.
 const CACHED: [&str; 7] = [
     "nodes",
@@ -38,15 +48,23 @@ pub(super) async fn run(mut run: Run) -> Result<Outcome> {
     run.note("watches per connection", watches);
     run.note("writes per second", rate);
     run.note("TLS handshakes at one time", run.arguments.handshakes);
+    let is_declared = declares_authorizers(&run.arguments.dir);
+    run.note("told that Node and RBAC decide", is_declared);
     let lanes = population(&run)
         .cluster(connections, watches, (SERVICES, PODS))
         .await?;
     let mut engine = Engine::new(run, Plan::Kubelet, connections, lanes).await?;
+    let before = engine.run.admin.upstream().await;
     engine.grow(connections, watches).await?;
     engine.rest(REST).await;
     let (steady, upstream) = (engine.memory(), engine.run.admin.upstream().await);
+    let start = before.zip(upstream.clone());
+    let decided = decisions(&engine.run).await;
+    let mark = engine.run.mark();
     let storm = engine.storm(rate).await?;
+    let cost = engine.run.since(&mark);
     let reached = upstream.zip(engine.run.admin.upstream().await);
+    let decided = decided.zip(decisions(&engine.run).await);
     engine.catch_up().await?;
     engine.rest(REST).await;
     let after = engine.memory();
@@ -55,14 +73,25 @@ pub(super) async fn run(mut run: Run) -> Result<Outcome> {
     outcome.add("all watches back after", back, Unit::Seconds);
     let handshakes = connections as f64 / back;
     outcome.add("connections back", handshakes, Unit::PerSecond);
-    if let Some(reached) = reached {
-        let cached = requests(&reached, |verb, resource| {
+    if let Some(cpu) = cost.per((connections * watches) as u64) {
+        let from = "CPU of the process while they came back, handshakes and events included, over \
+                    the watches";
+        outcome.derive("CPU per watch that came back", cpu, Unit::Micros, from);
+    }
+    if let Some(reached) = &reached {
+        let cached = requests(reached, |verb, resource| {
             matches!(verb, "get" | "list" | "watch") && CACHED.contains(&resource)
         });
-        let reviews = requests(&reached, |_, resource| resource.ends_with("reviews"));
         let name = "upstream requests for cached resources";
         outcome.add(name, cached as f64, Unit::Count);
-        outcome.add("upstream reviews", reviews as f64, Unit::Count);
+    }
+    for (when, counted) in [("at the start", &start), ("after the cut", &reached)] {
+        if let Some(counted) = counted {
+            add_reviews(outcome, when, counted, is_declared, connections * watches);
+        }
+    }
+    for (source, count) in decided.iter().flat_map(grown) {
+        outcome.add(&format!("  decided by {source}"), count, Unit::Count);
     }
     let highest = storm.memory.iter().map(|(_, memory)| *memory);
     let peak = highest.fold(0.0, f64::max);
@@ -76,6 +105,66 @@ pub(super) async fn run(mut run: Run) -> Result<Outcome> {
     outcome.plots.push(storm.plot());
     outcome.latency = storm.latency;
     engine.finish().await
+}
+
+/// Whether the proxy's configuration beside the certificates says what the embedded apiserver's
+/// authorizers are.
+fn declares_authorizers(folder: &Path) -> bool {
+    let text = std::fs::read_to_string(folder.join("watershed.yaml"));
+    text.is_ok_and(|text| text.lines().any(|line| line == AUTHORIZERS))
+}
+
+/// Adds the reviews that came between two counts; too many where none is needed are a finding.
+fn add_reviews(
+    outcome: &mut Outcome,
+    when: &str,
+    counted: &(Upstream, Upstream),
+    is_declared: bool,
+    watches: usize,
+) {
+    let tokens = requests(counted, |_, resource| resource == "tokenreviews");
+    let accesses = requests(counted, |_, resource| resource == "subjectaccessreviews");
+    let name = |what: &str| format!("{what} {when}");
+    outcome.add(&name("upstream token reviews"), tokens as f64, Unit::Count);
+    outcome.add(
+        &name("upstream access reviews"),
+        accesses as f64,
+        Unit::Count,
+    );
+    let allowed = watches as u64 / REVIEWS_PER;
+    if is_declared && tokens + accesses > allowed {
+        let all = tokens + accesses;
+        outcome.verdict.fail(format!(
+            "{all} reviews {when} where Node and RBAC decide, and none is needed"
+        ));
+    }
+}
+
+/// Decisions of a proxy by who decided.
+type Decisions = Vec<(String, f64)>;
+
+/// Those so far.
+async fn decisions(run: &Run) -> Option<Decisions> {
+    let metrics = Metrics::fetch(run.target.admin.as_ref()?).await.ok()?;
+    let samples = metrics.samples.into_iter();
+    let samples = samples.filter(|sample| sample.name == "watershed_authorization_total");
+    let named = samples.map(|sample| {
+        let labels = sample.labels.into_iter().map(|(_, value)| value);
+        (labels.collect::<Vec<_>>().join(", "), sample.value)
+    });
+    Some(named.collect())
+}
+
+/// What was decided between two looks.
+fn grown((before, after): &(Decisions, Decisions)) -> Decisions {
+    let count = |name: &str| {
+        let found = before.iter().find(|(own, _)| own == name);
+        found.map_or(0.0, |(_, count)| *count)
+    };
+    let grown = after
+        .iter()
+        .map(|(name, now)| (name.clone(), now - count(name)));
+    grown.filter(|(_, more)| *more > 0.0).collect()
 }
 
 /// Requests that came between two counts.
