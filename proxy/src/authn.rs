@@ -18,9 +18,11 @@ mod review;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod token;
+mod turns;
 mod upstream;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -29,7 +31,7 @@ use watershed_config::Authentication;
 use self::certificate::Named;
 pub(crate) use self::certificate::Subject;
 pub(crate) use self::front_proxy::FrontProxies;
-pub(crate) use self::review::{ReviewError, Reviewer, Reviews};
+pub(crate) use self::review::{Behalf, ReviewError, Reviewer, Reviews};
 use self::token::{Bearer, TokenReviews};
 use crate::status::Status;
 use crate::tls::Proof;
@@ -178,7 +180,7 @@ impl<R: Reviews> Authenticator<R> {
     pub(crate) async fn authenticate(
         &self,
         headers: &HeaderMap,
-        (proof, subject): (&Proof, &Subject),
+        (proof, subject, peer): (&Proof, &Subject, IpAddr),
         settings: &Authentication,
     ) -> Result<Identity, AuthnError> {
         let asserted = match &self.front_proxies {
@@ -194,14 +196,14 @@ impl<R: Reviews> Authenticator<R> {
             (Credential::FrontProxy, asserted),
             (Credential::Certificate, named),
         ];
-        self.identify(named, headers, settings).await
+        self.identify(named, (headers, peer), settings).await
     }
 
     /// The same, once it is known whom the connection names by which credential.
     async fn identify(
         &self,
         named: [(Credential, Named); 2],
-        headers: &HeaderMap,
+        (headers, peer): (&HeaderMap, IpAddr),
         settings: &Authentication,
     ) -> Result<Identity, AuthnError> {
         let authorization = Bearer::authorization(headers);
@@ -227,7 +229,7 @@ impl<R: Reviews> Authenticator<R> {
                 }
                 // Boxed: most clients show a certificate and need no room for it.
                 Bearer::Token(token) => {
-                    match Box::pin(self.tokens.user(&token, &settings.token_review)).await {
+                    match Box::pin(self.tokens.user((&token, peer), &settings.token_review)).await {
                         Ok(user) => return Ok(identity(user, Credential::Bearer)),
                         Err(error) => failure = Some(error),
                     }

@@ -237,7 +237,7 @@ impl Discovery {
             .map_err(|error| unknown(&error))?;
         serde_json::from_slice(&body)
             .map(Some)
-            .map_err(|error| unknown(&error))
+            .map_err(|error| unknown(&format!("malformed at line {}", error.line())))
     }
 }
 

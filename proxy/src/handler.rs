@@ -158,7 +158,7 @@ impl Handler {
         let proof = connection.proof();
         let identified = self.authenticator.authenticate(
             request.headers(),
-            (&proof, &connection.subject),
+            (&proof, &connection.subject, connection.peer.ip()),
             &live.authentication,
         );
         let identity = match identified.await {

@@ -101,6 +101,9 @@ impl Passthrough {
             Ok(pool) => pool,
             Err(status) => return refuse(status, errors),
         };
+        if let Some(credential) = parts.headers.get_mut(header::AUTHORIZATION) {
+            credential.set_sensitive(true); // HTTP/2 would remember it in the connection's table
+        }
         headers::append_forwarded_for(&mut parts.headers, connection.peer.ip());
         parts.extensions = http::Extensions::new();
         let body = if incoming.is_end_stream() {

@@ -5,13 +5,16 @@
 //! clients list again what they only have to watch on.
 
 use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout};
+use zeroize::Zeroize as _;
 
+use super::turns::Turns;
 use crate::status::Status;
 
 /// One attempt and all its retries together, as the apiserver's webhooks.
@@ -22,13 +25,23 @@ const ATTEMPTS: u32 = 5;
 const BACKOFF: Duration = Duration::from_millis(500);
 /// Reviews in flight. Further ones wait.
 const IN_FLIGHT_MAX: usize = 256;
-/// Reviews that wait for others. Further ones are refused.
+/// Reviews that wait for others, half of them at most for one [`Behalf`] alone. Further ones are
+/// refused.
 const WAITING_MAX: usize = 100_000;
 /// How long one waits for its turn before it is refused: long, since to ask again costs more than to
 /// wait.
 const WAIT: Duration = Duration::from_secs(30);
 /// Seconds after which who was refused should come back: spread, so that not all do at once.
 const RETRY_AFTER: std::ops::RangeInclusive<u32> = 1..=8;
+
+/// For whom a review is made. Turns are shared evenly by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Behalf<'a> {
+    /// The address of a peer that has shown nothing but a token yet.
+    Peer(IpAddr),
+    /// The name of a user.
+    User(&'a str),
+}
 
 /// Where reviews are created.
 pub(crate) trait Reviews: Send + Sync + 'static {
@@ -61,8 +74,13 @@ pub(crate) enum ReviewError {
     #[error("no answer: {0}")]
     Transport(String),
     /// The answer was no review.
-    #[error("the answer cannot be read: {0}")]
-    Malformed(String),
+    #[error("the answer cannot be read at line {line} column {column}")]
+    Malformed {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
     /// The time was up.
     #[error("no answer within {} s", REVIEW_TIMEOUT.as_secs())]
     Timeout,
@@ -83,7 +101,7 @@ impl ReviewError {
             } if reason == "InternalError" => true,
             Self::Status { retry_after, .. } => retry_after.is_some(),
             Self::Transport(_) => true,
-            Self::Malformed(_) | Self::Timeout | Self::Busy => false,
+            Self::Malformed { .. } | Self::Timeout | Self::Busy => false,
         }
     }
 
@@ -95,10 +113,23 @@ impl ReviewError {
             } => Duration::from_secs(u64::from(*seconds)),
             Self::Status { .. }
             | Self::Transport(_)
-            | Self::Malformed(_)
+            | Self::Malformed { .. }
             | Self::Timeout
             | Self::Busy => Duration::ZERO,
         }
+    }
+
+    /// The same without a text that must not be told, wherever the apiserver repeats it.
+    pub(crate) fn without(mut self, secret: &str) -> Self {
+        if let Self::Status {
+            reason, message, ..
+        } = &mut self
+        {
+            for text in [reason, message] {
+                *text = without(text, secret);
+            }
+        }
+        self
     }
 
     /// What a caller is told whose review did not get its turn; `None` where it did.
@@ -107,11 +138,15 @@ impl ReviewError {
     }
 }
 
+/// `text` with something else in place of `secret`.
+pub(super) fn without(text: &str, secret: &str) -> String {
+    text.replace(secret, "[the token]")
+}
+
 /// Creates reviews with a bound on time, attempts and number in flight.
 pub(crate) struct Reviewer<R> {
     reviews: R,
-    in_flight: Semaphore,
-    waiting: Semaphore,
+    turns: Arc<Turns>,
 }
 
 impl<R: Reviews> Reviewer<R> {
@@ -119,8 +154,7 @@ impl<R: Reviews> Reviewer<R> {
     pub(crate) fn new(reviews: R) -> Self {
         Self {
             reviews,
-            in_flight: Semaphore::new(IN_FLIGHT_MAX),
-            waiting: Semaphore::new(WAITING_MAX),
+            turns: Turns::new(IN_FLIGHT_MAX, WAITING_MAX),
         }
     }
 
@@ -133,23 +167,23 @@ impl<R: Reviews> Reviewer<R> {
         &self,
         path: &'static str,
         body: Bytes,
+        behalf: Behalf<'_>,
     ) -> Result<T, ReviewError> {
-        let _turn = self.turn().await?;
+        let turn = self.turns.take(behalf, WAIT).await;
+        let _turn = turn.ok_or(ReviewError::Busy)?;
         let answer = timeout(REVIEW_TIMEOUT, self.attempt(path, body))
             .await
             .map_err(|_| ReviewError::Timeout)??;
-        serde_json::from_slice(&answer).map_err(|error| ReviewError::Malformed(error.to_string()))
-    }
-
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, ReviewError> {
-        if let Ok(turn) = self.in_flight.try_acquire() {
-            return Ok(turn);
+        let read = serde_json::from_slice(&answer);
+        // It repeats the token of a TokenReview.
+        if let Ok(mut unshared) = answer.try_into_mut() {
+            unshared.as_mut().zeroize();
         }
-        let waiting = self.waiting.try_acquire();
-        let _waiting = waiting.map_err(|_full| ReviewError::Busy)?;
-        let turn = timeout(WAIT, self.in_flight.acquire()).await;
-        let turn = turn.map_err(|_elapsed| ReviewError::Busy)?;
-        Ok(turn.expect("the semaphore is never closed"))
+        // The parser's own words would quote the answer.
+        read.map_err(|error| ReviewError::Malformed {
+            line: error.line(),
+            column: error.column(),
+        })
     }
 
     /// The requests are boxed, so that only reviews in flight have room for one: after a storm tens
@@ -192,10 +226,12 @@ mod tests {
         let reviewer = Arc::new(Reviewer::new(Silent));
         let begun = Instant::now();
         let mut asking = JoinSet::new();
-        for _ in 0..IN_FLIGHT_MAX + WAITING_MAX + 1 {
+        for user in 0..IN_FLIGHT_MAX + WAITING_MAX + 1 {
             let reviewer = Arc::clone(&reviewer);
             asking.spawn(async move {
-                let error = reviewer.create::<()>("/", Bytes::new()).await;
+                let user = user.to_string();
+                let behalf = Behalf::User(&user);
+                let error = reviewer.create::<()>("/", Bytes::new(), behalf).await;
                 (error.expect_err("nobody answers"), begun.elapsed())
             });
         }

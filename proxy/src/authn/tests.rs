@@ -1,3 +1,4 @@
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use http::{HeaderValue, header};
@@ -9,6 +10,9 @@ use watershed_config::TokenReview;
 use super::scripted::Scripted;
 use super::*;
 use crate::tls::{ClientCertificate, Leaf};
+
+/// Where requests come from.
+pub(super) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn settings(anonymous: bool) -> Authentication {
     Authentication {
@@ -107,7 +111,7 @@ async fn a_certificate_names_user_groups_uid_and_credential() {
     let identity = authenticator(&Scripted::default())
         .identify(
             by_certificate(certificate.clone()),
-            &headers(None),
+            (&headers(None), PEER),
             &settings(false),
         )
         .await
@@ -139,7 +143,7 @@ async fn what_was_read_of_one_certificate_is_never_said_of_another() {
         let identity = authenticator
             .authenticate(
                 &headers(None),
-                (&client(certificate.clone()), &subject),
+                (&client(certificate.clone()), &subject, PEER),
                 &settings,
             )
             .await;
@@ -169,7 +173,7 @@ async fn an_empty_common_name_is_nobody_and_an_empty_uid_is_refused() {
         let identity = authenticator
             .identify(
                 by_certificate(certificate.clone()),
-                &headers(None),
+                (&headers(None), PEER),
                 &settings(true),
             )
             .await;
@@ -177,7 +181,7 @@ async fn an_empty_common_name_is_nobody_and_an_empty_uid_is_refused() {
         let refused = authenticator
             .identify(
                 by_certificate(certificate.clone()),
-                &headers(None),
+                (&headers(None), PEER),
                 &settings(false),
             )
             .await;
@@ -188,7 +192,7 @@ async fn an_empty_common_name_is_nobody_and_an_empty_uid_is_refused() {
     let refused = authenticator(&Scripted::default())
         .identify(
             by_certificate(certificate.clone()),
-            &headers(None),
+            (&headers(None), PEER),
             &settings(true),
         )
         .await;
@@ -204,7 +208,7 @@ async fn a_reserved_group_in_a_certificate_keeps_authenticated_out() {
     let identity = authenticator(&Scripted::default())
         .identify(
             by_certificate(certificate.clone()),
-            &headers(None),
+            (&headers(None), PEER),
             &settings(false),
         )
         .await
@@ -231,14 +235,22 @@ async fn without_credentials_the_caller_is_anonymous_only_where_allowed() {
         let headers = headers(authorization);
         let none = Proof::default();
         let identity = authenticator
-            .authenticate(&headers, (&none, &Subject::default()), &settings(true))
+            .authenticate(
+                &headers,
+                (&none, &Subject::default(), PEER),
+                &settings(true),
+            )
             .await
             .unwrap();
         assert_eq!(identity.user.name, "system:anonymous", "{authorization:?}");
         assert_eq!(identity.user.groups, ["system:unauthenticated"]);
         assert_eq!(identity.warning.is_some(), warns, "{authorization:?}");
         let refused = authenticator
-            .authenticate(&headers, (&none, &Subject::default()), &settings(false))
+            .authenticate(
+                &headers,
+                (&none, &Subject::default(), PEER),
+                &settings(false),
+            )
             .await;
         assert!(
             matches!(refused, Err(AuthnError::Missing)),
@@ -254,7 +266,7 @@ async fn a_good_certificate_wins_over_any_token() {
         let identity = authenticator(&script)
             .identify(
                 by_certificate(alice()),
-                &headers(Some(authorization)),
+                (&headers(Some(authorization)), PEER),
                 &settings(false),
             )
             .await
@@ -272,13 +284,13 @@ async fn a_bad_certificate_is_never_anonymous_but_a_good_token_helps() {
     let authenticator = authenticator(&script);
     let settings = settings(true);
     let refused = authenticator
-        .authenticate(&headers(None), (&bad, &Subject::default()), &settings)
+        .authenticate(&headers(None), (&bad, &Subject::default(), PEER), &settings)
         .await;
     assert!(matches!(refused, Err(AuthnError::Rejected(_))));
     let both = authenticator
         .authenticate(
             &headers(Some("Bearer bad")),
-            (&bad, &Subject::default()),
+            (&bad, &Subject::default(), PEER),
             &settings,
         )
         .await;
@@ -286,7 +298,7 @@ async fn a_bad_certificate_is_never_anonymous_but_a_good_token_helps() {
     let token = authenticator
         .authenticate(
             &headers(Some("Bearer good")),
-            (&bad, &Subject::default()),
+            (&bad, &Subject::default(), PEER),
             &settings,
         )
         .await;
@@ -301,7 +313,11 @@ async fn certificates_are_ignored_where_the_configuration_says_so() {
         ..settings(false)
     };
     let refused = authenticator(&Scripted::default())
-        .authenticate(&headers(None), (&invalid, &Subject::default()), &settings)
+        .authenticate(
+            &headers(None),
+            (&invalid, &Subject::default(), PEER),
+            &settings,
+        )
         .await;
     assert!(matches!(refused, Err(AuthnError::Missing)));
 }
@@ -312,7 +328,7 @@ async fn a_token_becomes_the_user_the_review_names() {
     let identity = authenticator(&script)
         .authenticate(
             &headers(Some(" bEaReR t.o.k ignored ")),
-            (&Proof::default(), &Subject::default()),
+            (&Proof::default(), &Subject::default(), PEER),
             &settings(true),
         )
         .await
@@ -361,7 +377,7 @@ async fn a_token_for_another_audience_is_refused() {
         let answer = authenticator(&script)
             .authenticate(
                 &headers(Some("Bearer t")),
-                (&Proof::default(), &Subject::default()),
+                (&Proof::default(), &Subject::default(), PEER),
                 &settings,
             )
             .await;
@@ -382,7 +398,7 @@ async fn what_was_reviewed_for_some_audiences_is_reviewed_again_for_others() {
         let mut settings = settings(true);
         settings.token_review.audiences = audiences.iter().map(ToString::to_string).collect();
         let headers = headers(Some("Bearer t"));
-        let nobody = (&Proof::default(), &Subject::default());
+        let nobody = (&Proof::default(), &Subject::default(), PEER);
         authenticator
             .authenticate(&headers, nobody, &settings)
             .await
@@ -406,7 +422,7 @@ async fn a_token_that_is_no_text_is_bad_and_not_absent() {
             header::AUTHORIZATION,
             HeaderValue::from_bytes(value).unwrap(),
         );
-        let nobody = (&Proof::default(), &Subject::default());
+        let nobody = (&Proof::default(), &Subject::default(), PEER);
         let answer = authenticator(&Scripted::default())
             .authenticate(&headers, nobody, &settings(true))
             .await;
@@ -422,7 +438,7 @@ async fn of_two_authorization_lines_the_first_counts() {
         HeaderValue::from_static("Bearer second"),
     );
     let script = Scripted::new([Ok(accepted("sa"))]);
-    let nobody = (&Proof::default(), &Subject::default());
+    let nobody = (&Proof::default(), &Subject::default(), PEER);
     let answer = authenticator(&script)
         .authenticate(&headers, nobody, &settings(true))
         .await;
@@ -433,7 +449,7 @@ async fn of_two_authorization_lines_the_first_counts() {
 #[tokio::test]
 async fn a_token_beyond_its_limit_is_refused_unreviewed() {
     let long = format!("Bearer {}", "a".repeat(1 << 20));
-    let nobody = (&Proof::default(), &Subject::default());
+    let nobody = (&Proof::default(), &Subject::default(), PEER);
     let answer = authenticator(&Scripted::default())
         .authenticate(&headers(Some(&long)), nobody, &settings(true))
         .await;
@@ -446,7 +462,7 @@ async fn ask(authenticator: &Authenticator<Scripted>) -> Result<Identity, AuthnE
     authenticator
         .authenticate(
             &headers,
-            (&Proof::default(), &Subject::default()),
+            (&Proof::default(), &Subject::default(), PEER),
             &settings(true),
         )
         .await
@@ -495,13 +511,13 @@ async fn without_a_ttl_every_request_is_reviewed() {
     let none = Proof::default();
     assert!(
         authenticator
-            .authenticate(&headers, (&none, &Subject::default()), &settings)
+            .authenticate(&headers, (&none, &Subject::default(), PEER), &settings)
             .await
             .is_ok()
     );
     assert!(
         authenticator
-            .authenticate(&headers, (&none, &Subject::default()), &settings)
+            .authenticate(&headers, (&none, &Subject::default(), PEER), &settings)
             .await
             .is_err()
     );
@@ -589,7 +605,7 @@ async fn a_review_that_does_not_come_ends_at_the_timeout() {
     let failed = authenticator
         .authenticate(
             &headers(Some("Bearer t")),
-            (&Proof::default(), &Subject::default()),
+            (&Proof::default(), &Subject::default(), PEER),
             &settings(true),
         )
         .await;
@@ -635,7 +651,7 @@ async fn a_websocket_may_bring_its_token_as_a_subprotocol() {
             header::AUTHORIZATION,
             HeaderValue::from_static(authorization),
         );
-        let nobody = (&Proof::default(), &Subject::default());
+        let nobody = (&Proof::default(), &Subject::default(), PEER);
         let identity = authenticator(&script)
             .authenticate(&headers, nobody, &settings(true))
             .await;
@@ -668,8 +684,46 @@ async fn websocket(script: &Scripted, protocols: &str) -> Result<Identity, Authn
     authenticator(script)
         .authenticate(
             &websocket_headers(protocols),
-            (&Proof::default(), &Subject::default()),
+            (&Proof::default(), &Subject::default(), PEER),
             &settings(true),
         )
         .await
+}
+
+#[tokio::test]
+async fn no_error_repeats_the_token() {
+    let refused = json!({"status": {"error": "the token s3cr3t is no good"}});
+    let status = |message: &str| ReviewError::Status {
+        code: 422,
+        reason: "Invalid s3cr3t".to_owned(),
+        message: message.to_owned(),
+        retry_after: None,
+    };
+    let script = Scripted::new([
+        Ok(refused),
+        Err(status("spec.token: Invalid value: \"s3cr3t\"")),
+        Ok(json!({"status": "s3cr3t"})),
+        Ok(json!("s3cr3t")),
+        Ok(json!({"status": {"user": {"groups": "s3cr3t"}}})),
+    ]);
+    let authenticator = authenticator(&script);
+    let settings = Authentication {
+        token_review: TokenReview {
+            cache_ttl: Duration::ZERO,
+            audiences: Vec::new(),
+        },
+        ..settings(false)
+    };
+    for _ in 0..5 {
+        let nobody = (&Proof::default(), &Subject::default(), PEER);
+        let headers = headers(Some("Bearer s3cr3t"));
+        let refused = authenticator
+            .authenticate(&headers, nobody, &settings)
+            .await;
+        let error = refused.expect_err("nobody");
+        for told in [error.to_string(), format!("{error:?}")] {
+            assert!(!told.contains("s3cr3t"), "{told}");
+        }
+    }
+    assert_eq!(script.asked().len(), 5);
 }

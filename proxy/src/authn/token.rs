@@ -1,6 +1,7 @@
 //! Bearer tokens: parsing the header, and TokenReview with a short, bounded memory.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use watershed_config::TokenReview;
 use zeroize::Zeroizing;
 
-use super::review::{ReviewError, Reviewer, Reviews};
+use super::review::{Behalf, ReviewError, Reviewer, Reviews, without};
 use super::{AuthnError, UserInfo};
 use crate::memo::{Fetched, Memo, fetch_now};
 
@@ -155,20 +156,20 @@ impl<R: Reviews> TokenReviews<R> {
         self.memory.forget_expired()
     }
 
-    /// The user a token stands for.
+    /// The user a token stands for that came from `peer`.
     ///
     /// # Errors
     /// [`AuthnError::Rejected`] for a bad token, [`AuthnError::Review`] when nobody can tell.
     pub(super) async fn user(
         &self,
-        token: &str,
+        (token, peer): (&str, IpAddr),
         settings: &TokenReview,
     ) -> Result<Arc<UserInfo>, AuthnError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(AuthnError::Rejected("the token is too long".into()));
         }
         let answer = if settings.cache_ttl.is_zero() {
-            let fetch = Box::pin(fetch_now(self.review(token, settings)));
+            let fetch = Box::pin(fetch_now(self.review((token, peer), settings)));
             fetch.await.map_err(Arc::new)
         } else {
             let key = self.key.hash(token, &settings.audiences);
@@ -176,7 +177,10 @@ impl<R: Reviews> TokenReviews<R> {
                 Some(answer) => Ok(answer),
                 None => {
                     // Boxed: most tokens are remembered and need no room for a review.
-                    let answer = Box::pin(self.memory.answer(key, self.review(token, settings)));
+                    let answer = Box::pin(
+                        self.memory
+                            .answer(key, self.review((token, peer), settings)),
+                    );
                     answer.await.map(|(answer, _)| answer)
                 }
             }
@@ -189,7 +193,7 @@ impl<R: Reviews> TokenReviews<R> {
 
     async fn review(
         &self,
-        token: &str,
+        (token, peer): (&str, IpAddr),
         settings: &TokenReview,
     ) -> Result<Fetched<Review>, ReviewError> {
         let request = Request {
@@ -205,8 +209,11 @@ impl<R: Reviews> TokenReviews<R> {
             2 * token.len() + 256 + 8 * settings.audiences.iter().map(String::len).sum::<usize>();
         let mut body = Zeroizing::new(Vec::with_capacity(room));
         serde_json::to_writer(&mut *body, &request).expect("strings serialise");
-        let answer: Response = self.reviewer.create(PATH, Bytes::from_owner(body)).await?;
-        Ok(answer.status.judge(settings))
+        let (body, peer) = (Bytes::from_owner(body), Behalf::Peer(peer));
+        let answer = self.reviewer.create::<Response>(PATH, body, peer).await;
+        let mut outcome = answer.map_err(|error| error.without(token))?.status;
+        outcome.error = without(&outcome.error, token);
+        Ok(outcome.judge(settings))
     }
 }
 

@@ -13,7 +13,7 @@ use watershed_cache::selector::{FieldOperator, FieldSelector, LabelOperator, Lab
 use watershed_config::Authorization;
 
 use super::Attributes;
-use crate::authn::{ReviewError, Reviewer, Reviews};
+use crate::authn::{Behalf, ReviewError, Reviewer, Reviews, UserInfo};
 use crate::memo::{Answer, Fetched, Memo, Origin, fetch_now};
 use crate::tls::sha256;
 
@@ -89,7 +89,11 @@ impl<R: Reviews> AccessReviews<R> {
         // Boxed: most accesses are remembered and need no room for a review.
         let reviewing = Box::pin(async {
             // Boxed again: the memory's own future would have room for it several times over.
-            let fetch = Box::pin(self.review(body.clone(), settings.allow_ttl, deny_ttl));
+            let fetch = Box::pin(self.review(
+                (body.clone(), &attributes.user),
+                settings.allow_ttl,
+                deny_ttl,
+            ));
             if forgetful || body.len() >= REVIEW_BYTES_MAX {
                 let answer = fetch_now(fetch).await.map_err(Arc::new)?;
                 return Ok((answer, Origin::Fetch));
@@ -101,11 +105,14 @@ impl<R: Reviews> AccessReviews<R> {
 
     async fn review(
         &self,
-        body: Bytes,
+        (body, user): (Bytes, &UserInfo),
         allow_ttl: Duration,
         deny_ttl: Duration,
     ) -> Result<Fetched<Verdict>, ReviewError> {
-        let answer: Response = self.reviewer.create(PATH, body).await?;
+        let answer: Response = self
+            .reviewer
+            .create(PATH, body, Behalf::User(&user.name))
+            .await?;
         let value = answer.status.judge();
         let (ttl, reason) = match &value {
             Verdict::Allowed => (allow_ttl, 0),

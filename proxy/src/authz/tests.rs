@@ -332,7 +332,7 @@ async fn whatever_is_not_allowed_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn failures_are_never_remembered() {
     let failure = Ok(json!({"status": {"evaluationError": "boom"}}));
-    let down = ReviewError::Malformed("x".to_owned());
+    let down = ReviewError::Malformed { line: 1, column: 2 };
     let script = Scripted::new([failure, Err(down), allowed()]);
     let authorizer = authorizer(&script);
     let pods = alice("/api/v1/pods");

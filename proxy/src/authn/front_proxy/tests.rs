@@ -68,7 +68,7 @@ async fn who(
     };
     let reviewer = Arc::new(Reviewer::new(Scripted::default()));
     let authenticator = Authenticator::new(reviewer, Some(FrontProxies::new(settings)));
-    let credentials = (proof, &Subject::default());
+    let credentials = (proof, &Subject::default(), crate::authn::tests::PEER);
     authenticator
         .authenticate(headers, credentials, &authentication)
         .await
