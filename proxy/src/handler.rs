@@ -42,7 +42,7 @@ use crate::{
     metrics::{Metrics, ReasonLabels, RequestLabels},
     negotiate::{Action, Endpoint, ErrorsOf, negotiate},
     passthrough::{Passthrough, ToUpgrade},
-    request::{self, Query, RequestInfo, Verb},
+    request::{self, Query, RequestInfo, RequestInfoError, Verb},
     serve::{self, Compressor, Instead, Read, Reason, Representation, answer::Answerer},
     shared_reads::{Bounds, Shared, SharedKey, SharedReads},
     status::Status,
@@ -119,7 +119,7 @@ impl Handler {
     ) -> Response<Body> {
         let audit_id = request.headers().get(AUDIT_ID).cloned();
         let query = Query::parse(request.uri().query().unwrap_or_default());
-        let info = match RequestInfo::parse(request.method(), request.uri(), &query) {
+        let info = match info_of(&request, &query) {
             Ok(info) => info,
             Err(error) => {
                 let mut response = local(error.status(), errors_of(&request, &query));
@@ -452,6 +452,20 @@ impl Answered {
             response: local(status, errors),
         }
     }
+}
+
+/// What is asked, of one host: of two, each hop could believe another.
+fn info_of(request: &Request<Incoming>, query: &Query) -> Result<RequestInfo, RequestInfoError> {
+    if request
+        .headers()
+        .get_all(header::HOST)
+        .iter()
+        .nth(1)
+        .is_some()
+    {
+        return Err(RequestInfoError::Malformed);
+    }
+    RequestInfo::parse(request.method(), request.uri(), query)
 }
 
 /// What a server that is leaving still answers: probes, scrapes and other apiservers (as

@@ -18,7 +18,7 @@ mod scalar;
 
 use http::{HeaderMap, HeaderName, header};
 
-pub(crate) use self::info::{RequestInfo, Verb};
+pub(crate) use self::info::{RequestInfo, RequestInfoError, Verb};
 pub(crate) use self::options::{GetOptions, ListOptions, MATCH_NOT_OLDER_THAN};
 pub(crate) use self::query::{Query, percent_decode};
 #[cfg(feature = "door")]

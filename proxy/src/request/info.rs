@@ -104,8 +104,8 @@ pub(crate) enum RequestInfoError {
         /// The target as sent.
         uri: String,
     },
-    /// A percent sign without two hex digits, or no path at all; Go's HTTP server refuses both.
-    #[error("the target is no path, or has a bad percent escape")]
+    /// A percent sign without two hex digits, no path, or two hosts; Go's HTTP server refuses each.
+    #[error("the target is no path, has a bad percent escape, or two hosts")]
     Malformed,
 }
 
