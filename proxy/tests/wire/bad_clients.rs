@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-mod frames;
+pub(crate) mod frames;
 mod requests;
 
 use frames::{

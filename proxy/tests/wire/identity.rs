@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use http::{HeaderName, Method};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
-};
+use rcgen::DnType;
 use serde_json::json;
 use watershed_config::UpstreamIdentity;
 use watershed_loadtest::apiserver::{
@@ -17,6 +15,7 @@ use watershed_loadtest::apiserver::{
 };
 
 use crate::{
+    certificates,
     client::{Answer, Client, JSON, PROTOBUF, Protocol, empty, full},
     fixture::Fixture,
     objects::{let_read, load},
@@ -100,27 +99,12 @@ async fn seen_as(client: &Client, headers: Headers<'_>) -> anyhow::Result<String
 }
 
 /// An administrator's certificate of the cluster's authority that was good until 2021.
-fn expired(fixture: &Fixture) -> anyhow::Result<Credential> {
-    let mut authority = CertificateParams::default();
-    authority.distinguished_name = rcgen::DistinguishedName::new();
-    authority
-        .distinguished_name
-        .push(DnType::CommonName, "watershed-loadtest-ca");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = std::fs::read_to_string(fixture.folder().join("ca.key"))?;
-    let issuer = Issuer::from_params(&authority, KeyPair::from_pem(&key)?);
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, "system:masters");
-    params.distinguished_name.push(DnType::CommonName, "admin");
-    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    Ok(Credential {
-        certificate: params.signed_by(&key, &issuer)?.pem(),
-        key: key.serialize_pem(),
+fn expired(pki: &Pki) -> anyhow::Result<Credential> {
+    certificates::issue(pki, "admin", |params| {
+        let group = DnType::OrganizationName;
+        params.distinguished_name.push(group, "system:masters");
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
     })
 }
 
@@ -129,7 +113,7 @@ async fn callers_without_a_valid_credential_get_a_401_status() -> anyhow::Result
     let apiserver = start().await?;
     let fixture = Fixture::start(&apiserver, |_| ()).await?;
     let stranger = Pki::ephemeral()?.issue("admin", Some("system:masters"))?;
-    let expired = expired(&fixture)?;
+    let expired = expired(apiserver.pki())?;
     let cases: [(&str, Option<&Credential>, Headers<'_>); 5] = [
         ("nothing", None, &[]),
         ("an unknown authority", Some(&stranger), &[]),

@@ -5,8 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod attacks;
 mod bad_clients;
 mod bad_upstream;
+mod certificates;
 mod client;
 mod conformance;
 mod counting;

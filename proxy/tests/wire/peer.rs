@@ -76,7 +76,14 @@ impl Caller {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots);
         let mut config = match &self.credential {
-            Some(own) => builder.with_client_auth_cert(own.chain()?, own.private_key()?)?,
+            Some(own) => {
+                // Nothing asks whether both fit, or whether the certificate is one.
+                let key = own.private_key()?;
+                let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)?;
+                let own = rustls::sign::CertifiedKey::new(own.chain()?, key);
+                let own = rustls::sign::SingleCertAndKey::from(own);
+                builder.with_client_cert_resolver(Arc::new(own))
+            }
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![alpn.to_vec()];

@@ -5,10 +5,7 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, ensure};
 use http::{HeaderName, Method};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    PKCS_ECDSA_P256_SHA256,
-};
+use rcgen::DnType;
 use serde_json::{Value, json};
 use watershed_config::{Config, Credentials, GroupResource, RequestHeader, UpstreamIdentity};
 use watershed_loadtest::apiserver::{
@@ -18,6 +15,7 @@ use watershed_loadtest::apiserver::{
 };
 
 use crate::{
+    certificates,
     client::{Answer, Client, Event, JSON, PROTOBUF, Protocol, empty, full},
     fixture::Fixture,
     objects::{let_read, load, put},
@@ -141,29 +139,6 @@ fn let_work(apiserver: &Apiserver) {
     load(apiserver, (rbac, "clusterrolebindings"), binding);
 }
 
-/// A certificate of the cluster's authority with a UID in its subject.
-fn with_uid(pki: &Pki, name: &str, uid: &str) -> anyhow::Result<Credential> {
-    let mut authority = CertificateParams::default();
-    authority.distinguished_name = rcgen::DistinguishedName::new();
-    let common_name = |it: &mut CertificateParams, name: &str| {
-        it.distinguished_name.push(DnType::CommonName, name);
-    };
-    common_name(&mut authority, "watershed-loadtest-ca");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = Issuer::from_params(&authority, KeyPair::from_pem(&pki.authority_pem().1)?);
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    common_name(&mut params, name);
-    let kind = DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]);
-    params.distinguished_name.push(kind, uid);
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    Ok(Credential {
-        certificate: params.signed_by(&key, &issuer)?.pem(),
-        key: key.serialize_pem(),
-    })
-}
-
 async fn with(
     client: &Client,
     (method, target): (Method, &str),
@@ -255,7 +230,10 @@ async fn what_is_forwarded_arrives_as_who_asked_at_the_first_tier() -> anyhow::R
             let expected = who(&tiers.directly(credential)?, headers).await?;
             assert_eq!(seen, expected, "{protocol:?}");
         }
-        let dave = with_uid(pki, "dave", "uid-of-dave")?;
+        let uid = DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]);
+        let dave = certificates::issue(pki, "dave", |it| {
+            it.distinguished_name.push(uid, "uid-of-dave");
+        })?;
         let client = tiers.client_of(&tiers.region, Some(&dave), protocol)?;
         let seen = who(&client, &[]).await?;
         assert_eq!(

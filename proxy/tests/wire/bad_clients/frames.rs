@@ -4,7 +4,7 @@ use anyhow::ensure;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// An HTTP/2 client's preface with empty SETTINGS.
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 const KINDS: [(&str, u8); 4] = [
     ("HEADERS", 1),
@@ -12,10 +12,10 @@ const KINDS: [(&str, u8); 4] = [
     ("WINDOW_UPDATE", 8),
     ("CONTINUATION", 9),
 ];
-pub(super) const END_STREAM: u8 = 1;
-pub(super) const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
-pub(super) fn frame(kind: &str, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: &str, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let (_, kind) = KINDS.iter().find(|it| it.0 == kind).unwrap();
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = vec![length[1], length[2], length[3], *kind, flags];
@@ -25,7 +25,7 @@ pub(super) fn frame(kind: &str, flags: u8, stream: u32, payload: &[u8]) -> Vec<u
 }
 
 /// The header block of `GET https://localhost<path>`.
-pub(super) fn get(path: &str) -> Vec<u8> {
+pub(crate) fn get(path: &str) -> Vec<u8> {
     let mut block = vec![0x82, 0x87];
     for (name, value) in [(0x41, "localhost"), (0x04, path)] {
         assert!(value.len() < 127);
@@ -37,15 +37,15 @@ pub(super) fn get(path: &str) -> Vec<u8> {
 
 /// A frame that was read.
 #[derive(Debug)]
-pub(super) struct Frame {
-    pub(super) kind: u8,
-    pub(super) flags: u8,
-    pub(super) stream: u32,
-    pub(super) payload: Vec<u8>,
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// The whole frames of what was read.
-pub(super) fn frames(mut bytes: &[u8]) -> Vec<Frame> {
+pub(crate) fn frames(mut bytes: &[u8]) -> Vec<Frame> {
     let mut found = Vec::new();
     while let Some((head, rest)) = bytes.split_first_chunk::<9>() {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -64,7 +64,7 @@ pub(super) fn frames(mut bytes: &[u8]) -> Vec<Frame> {
 }
 
 /// Lets the peer send as much as it likes on this stream.
-pub(super) fn open_windows(stream: u32) -> Vec<u8> {
+pub(crate) fn open_windows(stream: u32) -> Vec<u8> {
     let more = (1_u32 << 30).to_be_bytes();
     [0, stream]
         .into_iter()
@@ -73,7 +73,7 @@ pub(super) fn open_windows(stream: u32) -> Vec<u8> {
 }
 
 /// The data of a stream, up to its clean end.
-pub(super) async fn body(
+pub(crate) async fn body(
     from: &mut (impl AsyncRead + Unpin),
     stream: u32,
 ) -> anyhow::Result<Vec<u8>> {
@@ -94,11 +94,11 @@ pub(super) async fn body(
 }
 
 /// The error code of the last GOAWAY.
-pub(super) fn goaway(bytes: &[u8]) -> Option<u32> {
+pub(crate) fn goaway(bytes: &[u8]) -> Option<u32> {
     let found = frames(bytes);
     let Frame { payload, .. } = found.iter().rfind(|it| it.kind == 7)?;
     Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()))
 }
 
 /// The error code for a peer that asks too much.
-pub(super) const ENHANCE_YOUR_CALM: u32 = 11;
+pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
