@@ -51,6 +51,8 @@ use crate::{
     workers::{Load, Workers},
 };
 
+use self::serve::WakeWatches;
+
 /// What one client may take, and how long it may take for it. A change applies to new connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
@@ -115,7 +117,7 @@ pub(crate) struct ConnectionInfo {
     watches_end: AtomicBool,
     is_let_go: AtomicBool,
     /// Has every watch of the connection polled.
-    wake_watches: OnceLock<Waker>,
+    wake_watches: OnceLock<Arc<WakeWatches>>,
     /// Where it is told that its watches have to be permitted again; since its first watch.
     pub(crate) member: OnceLock<Member>,
 }
@@ -139,8 +141,8 @@ impl ConnectionInfo {
     /// Has its watches asked about again from now on, when they have to be.
     pub(crate) fn join(&self, revocations: &Arc<Revocations>) {
         self.member.get_or_init(|| {
-            let wake = self.wake_watches.get();
-            revocations.join(wake.map_or_else(|| Waker::noop().clone(), Waker::clone))
+            let wake = self.wake_watches.get().map(Arc::clone);
+            revocations.join(wake.map_or_else(|| Waker::noop().clone(), Waker::from))
         });
     }
 

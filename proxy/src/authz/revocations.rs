@@ -87,7 +87,7 @@ pub(crate) struct Marks {
     /// By one node, whichever; of a connection: by one of its own.
     single: u32,
     /// Times that the connection's turn came.
-    turns: u32,
+    turns: u8,
 }
 
 impl Marks {
@@ -106,7 +106,7 @@ impl Marks {
     }
 
     /// How often the connection's turn has come.
-    pub(crate) const fn turns(self) -> u32 {
+    pub(crate) const fn turns(self) -> u8 {
         self.turns
     }
 }
@@ -158,23 +158,21 @@ struct Sweep {
 /// What is known of one connection.
 #[derive(Debug)]
 pub(crate) struct Holder {
+    revocations: Arc<Revocations>,
     lost: AtomicU32,
-    turns: AtomicU32,
+    turns: AtomicU8,
     /// The bases of its watches, those that have ended included, as bits.
     bases: AtomicU8,
     is_due: AtomicBool,
     place: u32,
     wake: Waker,
+    /// Who opened a watch here last.
+    user: Mutex<Option<Arc<UserInfo>>>,
 }
 
 /// The place of one connection among those that hold watches, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Member {
-    revocations: Arc<Revocations>,
-    holder: Arc<Holder>,
-    /// Who opened a watch here last.
-    user: Mutex<Option<Arc<UserInfo>>>,
-}
+pub(crate) struct Member(Arc<Holder>);
 
 impl Revocations {
     /// To be told of every loss, after it has taken effect and before the event that caused it is
@@ -234,22 +232,20 @@ impl Revocations {
             u32::try_from(state.holders.len() - 1).expect("connections are fewer")
         });
         let holder = Arc::new(Holder {
+            revocations: Arc::clone(self),
             lost: AtomicU32::new(0),
-            turns: AtomicU32::new(0),
+            turns: AtomicU8::new(0),
             bases: AtomicU8::new(0),
             is_due: AtomicBool::new(false),
             place,
             wake,
+            user: Mutex::default(),
         });
         state.holders[place as usize] = Some(Held {
             holder: Arc::clone(&holder),
             nodes: Vec::new(),
         });
-        Member {
-            revocations: Arc::clone(self),
-            holder,
-            user: Mutex::default(),
-        }
+        Member(holder)
     }
 
     /// Wakes who has to be woken, for as long as it is polled.
@@ -366,23 +362,23 @@ impl Member {
     /// What was lost so far by anybody, and by the nodes of this connection.
     pub(crate) fn marks(&self) -> Marks {
         Marks {
-            users: self.revocations.users.load(Ordering::Acquire),
-            nodes: self.revocations.nodes.load(Ordering::Acquire),
-            single: self.holder.lost.load(Ordering::Acquire),
-            turns: self.holder.turns.load(Ordering::Acquire),
+            users: self.0.revocations.users.load(Ordering::Acquire),
+            nodes: self.0.revocations.nodes.load(Ordering::Acquire),
+            single: self.0.lost.load(Ordering::Acquire),
+            turns: self.0.turns.load(Ordering::Acquire),
         }
     }
 
     /// Whether nothing that a permit depends on was lost since `before`, which was taken by
     /// [`Revocations::marks`].
     pub(crate) fn is_current(&self, before: Marks, basis: Basis) -> bool {
-        self.revocations.marks().lost(basis) == before.lost(basis)
+        self.0.revocations.marks().lost(basis) == before.lost(basis)
     }
 
     /// This user, or an equal one that a watch of this connection keeps already: each review of a
     /// token makes a new one.
     pub(crate) fn share(&self, user: &Arc<UserInfo>) -> Arc<UserInfo> {
-        let mut last = self.user.lock();
+        let mut last = self.0.user.lock();
         match &*last {
             Some(known) if known == user => Arc::clone(known),
             Some(_) | None => Arc::clone(last.insert(Arc::clone(user))),
@@ -391,13 +387,13 @@ impl Member {
 
     /// Notes that a watch of this connection rests on `basis`.
     pub(crate) fn rest_on(&self, basis: Basis) {
-        self.holder.bases.fetch_or(basis.bit(), Ordering::Relaxed);
+        self.0.bases.fetch_or(basis.bit(), Ordering::Relaxed);
     }
 
     /// Notes that a watch of this connection uses the rights of a node.
     pub(crate) fn use_node(&self, node: &str) {
-        let state = &mut *self.revocations.state.lock();
-        let held = state.holders[self.holder.place as usize].as_mut();
+        let state = &mut *self.0.revocations.state.lock();
+        let held = state.holders[self.0.place as usize].as_mut();
         let held = held.expect("a member has its place");
         if held.nodes.iter().any(|known| **known == *node) {
             return;
@@ -410,13 +406,13 @@ impl Member {
         held.nodes.push(Arc::clone(&node));
         let holders = state.by_node.entry(node).or_default();
         holders.reserve_exact(1);
-        holders.push(Arc::clone(&self.holder));
+        holders.push(Arc::clone(&self.0));
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.revocations.state.lock().leave(&self.holder);
+        self.0.revocations.state.lock().leave(&self.0);
     }
 }
 

@@ -108,7 +108,7 @@ pub(crate) struct Tenure {
     asking: Option<Box<Asking>>,
     /// What of the marks was looked at.
     lost: u32,
-    turns: u32,
+    turns: u8,
     basis: Basis,
     credential: Credential,
     /// What is left of [`BEARER_TURNS`].
@@ -236,14 +236,13 @@ impl Tenure {
     }
 
     /// Whether the caller would be let in as the same one.
-    fn is_known(&mut self, turns: u32, live: &Live, holding: &impl Holding) -> bool {
+    fn is_known(&mut self, turns: u8, live: &Live, holding: &impl Holding) -> bool {
         match self.credential {
             Credential::FrontProxy => holding.is_front_proxy(),
             Credential::Certificate => {
                 live.authentication.client_certificate && holding.names(&self.user)
             }
             Credential::Bearer => {
-                let turns = u8::try_from(turns).unwrap_or(u8::MAX);
                 self.bearer_turns = self.bearer_turns.saturating_sub(turns);
                 self.bearer_turns > 0
             }

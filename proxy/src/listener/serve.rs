@@ -241,11 +241,12 @@ enum Order {
 }
 
 /// Orders that have been given and not been seen, as bits.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Orders(Arc<AtomicU8>);
 
 /// Orders every watch to be polled, from wherever it is woken.
-struct WakeWatches {
+#[derive(Debug)]
+pub(super) struct WakeWatches {
     orders: Orders,
     connection: Waker,
 }
@@ -279,8 +280,7 @@ impl Orders {
             orders: orders.clone(),
             connection: streams.connection_waker(),
         };
-        info.wake_watches
-            .get_or_init(|| Arc::new(wake_watches).into());
+        info.wake_watches.get_or_init(|| Arc::new(wake_watches));
         let (own, drain, info) = (orders.clone(), drain.clone(), Arc::clone(info));
         streams.executor().execute(async move {
             drain.leaving().cancelled().await;
