@@ -352,9 +352,10 @@ pub(crate) struct Authorization {
     pub(crate) node: bool,
     /// How often a watch that the cache serves has to be permitted again, and its client known;
     /// besides at once when the roles, bindings or pods that it was permitted for are gone. If it is
-    /// not, the watch ends as at its timeout, and the client's next one gets its 403 or 401. One with
-    /// a bearer token, which is not kept, ends after 12 times as long. 0 lets a watch run until its
-    /// timeout, as the apiserver does. From 10s to 1h.
+    /// not, the watch ends as at its timeout, and the client's next one gets its 403 or 401. Where the
+    /// apiserver has to be asked, this is a review for each watch and time. One with a bearer token,
+    /// which is not kept, ends after 12 times as long. 0 lets a watch run until its timeout, as the
+    /// apiserver does, which also goes for those that are forwarded. From 10s to 1h.
     pub(crate) revalidate_watches: Time,
     /// Decisions of the apiserver.
     pub(crate) subject_access_review: SubjectAccessReview,
