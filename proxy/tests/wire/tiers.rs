@@ -19,7 +19,7 @@ use crate::{
     client::{Answer, Client, Event, JSON, PROTOBUF, Protocol, empty, full},
     fixture::Fixture,
     objects::{let_read, load, put},
-    peer::metric,
+    peer::{self, Caller, metric},
 };
 
 type Headers<'a> = &'a [(&'static str, &'a str)];
@@ -371,6 +371,29 @@ async fn at_the_second_tier_nobody_but_a_front_proxy_speaks_for_others() -> anyh
     let expected = json!({"username": "carol", "uid": "u-7",
         "groups": ["a,b", "c", "system:authenticated"], "extra": {"Key/x": ["v", "w"]}});
     assert_eq!(seen.await?, expected);
+    tiers.stop().await;
+    Ok(())
+}
+
+/// A stranger gets one request of an HTTP/2 connection; those of a front proxy share theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_front_proxy_keeps_its_connection_when_it_speaks_for_a_stranger() -> anyhow::Result<()> {
+    let tiers = Tiers::start(|_| (), |_| ()).await?;
+    let pki = tiers.pki();
+    let front_proxy = Caller::of(pki, pki.issue_front_proxy()?);
+    let client = peer::Client::connect(tiers.centre.proxy.address(), &front_proxy).await?;
+    for _ in 0..5 {
+        let request = http::Request::get(peer::url("/api/v1/secrets"))
+            .header("x-remote-user", "system:anonymous")
+            .header("x-remote-group", "system:unauthenticated");
+        let answer = client.send(request, "").await?;
+        assert_eq!(answer.status(), 403);
+        let body = peer::Answer::read(answer).await?.body;
+        ensure!(String::from_utf8_lossy(&body).contains("system:anonymous"));
+        // Time for a connection to be left.
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    drop(client);
     tiers.stop().await;
     Ok(())
 }
