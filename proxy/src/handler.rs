@@ -214,9 +214,16 @@ impl Handler {
                     None => Ok(forwarding.await),
                 };
                 let late = || Status::request_timeout().into_response(&format);
-                Answered {
+                let answered = Answered {
                     served: reason.as_str(),
                     response: forwarded.unwrap_or_else(|_| late().map(Body::full)),
+                };
+                // The header that asks for it went no further, unless with a token.
+                match identity.credential {
+                    Credential::Bearer => answered,
+                    Credential::FrontProxy | Credential::Certificate | Credential::Anonymous => {
+                        answered.with_warning(identity.warning)
+                    }
                 }
             }
         }

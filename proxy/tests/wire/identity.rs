@@ -173,6 +173,36 @@ async fn a_bearer_token_is_good_for_cached_reads_and_for_passing_through() -> an
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hides_a_token_behind_a_blank_is_warned_whoever_answers() -> anyhow::Result<()> {
+    let apiserver = start().await?;
+    let fixture = Fixture::start(&apiserver, |config| {
+        config.live.authentication.anonymous = true;
+    })
+    .await?;
+    let alice = apiserver.pki().issue("alice", Some("dev"))?;
+    let hidden = [("authorization", "Bearer  x")];
+    for credential in [Some(&alice), None] {
+        let ca = apiserver.pki().ca();
+        let direct = Client::new(apiserver.addr(), ca, credential, Protocol::Http1)?;
+        let proxied = client(&fixture, &apiserver, credential, Protocol::Http1)?;
+        // Answered by the cache, passed through, and refused by the apiserver.
+        for target in [&*config_maps("a"), "/version", "/metrics"] {
+            let theirs = with(&direct, Method::GET, target, &hidden).await?;
+            let ours = with(&proxied, Method::GET, target, &hidden).await?;
+            assert_eq!(ours.status, theirs.status, "{target}");
+            let warnings = |answer: &Answer| -> Vec<_> {
+                answer.headers.get_all("warning").iter().cloned().collect()
+            };
+            assert_eq!(warnings(&ours), warnings(&theirs), "{target}");
+            assert_eq!(warnings(&ours).len(), 1, "{target}");
+        }
+    }
+    fixture.stop().await;
+    apiserver.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_403_is_the_apiservers_byte_for_byte() -> anyhow::Result<()> {
     let apiserver = start().await?;
     let fixture = Fixture::start(&apiserver, |_| ()).await?;
