@@ -427,14 +427,26 @@ async fn a_websocket_watch_goes_through() -> anyhow::Result<()> {
         .write(Method::POST, CONFIG_MAPS, &config_map("seen", "x"))
         .await?
         .ok()?;
+    let event = first_over_websocket(&client, CONFIG_MAPS).await?;
+    assert_eq!(event["type"], "ADDED");
+    assert_eq!(event["object"]["metadata"]["name"], "seen");
+    real.stop().await;
+    Ok(())
+}
+
+/// The first event of a watch of `collection` over a WebSocket.
+pub(crate) async fn first_over_websocket(
+    client: &Client,
+    collection: &str,
+) -> anyhow::Result<Value> {
     let websocket = [
         ("upgrade", "websocket"),
         ("origin", "http://localhost"),
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
-    let target = format!("{CONFIG_MAPS}?watch=1");
-    let mut open = client.send(upgrade(&client, &target, &websocket)?).await?;
+    let target = format!("{collection}?watch=1");
+    let mut open = client.send(upgrade(client, &target, &websocket)?).await?;
     assert_eq!(open.status, StatusCode::SWITCHING_PROTOCOLS);
     let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="; // RFC 6455 1.3, for the key above
     assert_eq!(open.headers["sec-websocket-accept"], accept);
@@ -446,10 +458,5 @@ async fn a_websocket_watch_goes_through() -> anyhow::Result<()> {
     assert_eq!(head[..2], [0x81, 126]);
     let mut frame = vec![0; usize::from(u16::from_be_bytes([head[2], head[3]]))];
     tokio::time::timeout(PATIENCE, io.read_exact(&mut frame)).await??;
-    let event: Value = serde_json::from_slice(&frame)?;
-    assert_eq!(event["type"], "ADDED");
-    assert_eq!(event["object"]["metadata"]["name"], "seen");
-    drop((io, open));
-    real.stop().await;
-    Ok(())
+    Ok(serde_json::from_slice(&frame)?)
 }

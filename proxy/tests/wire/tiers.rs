@@ -19,6 +19,7 @@ use crate::{
     client::{Answer, Client, Event, JSON, PROTOBUF, Protocol, empty, full},
     fixture::Fixture,
     objects::{let_read, load, put},
+    passthrough::first_over_websocket,
     peer::{self, Caller, metric},
 };
 
@@ -268,6 +269,29 @@ async fn what_is_forwarded_arrives_as_who_asked_at_the_first_tier() -> anyhow::R
             "{method} {target}: {}",
             answer.text()
         );
+    }
+    tiers.stop().await;
+    Ok(())
+}
+
+/// Upgraded connections have a way of their own through each tier.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgraded_connection_goes_through_both_tiers_as_who_asked() -> anyhow::Result<()> {
+    let tiers = Tiers::start(|_| (), |_| ()).await?;
+    put(&tiers.apiserver, "x", 1);
+    let target = "/api/v1/namespaces/default/configmaps";
+    for (user, allowed) in [("alice", true), ("bob", false)] {
+        let credential = tiers.pki().issue(user, None)?;
+        let client = tiers.client_of(&tiers.region, Some(&credential), Protocol::Http1)?;
+        if allowed {
+            let event = first_over_websocket(&client, target).await?;
+            assert_eq!(event["object"]["metadata"]["name"], "x");
+            continue;
+        }
+        let headers = [("connection", "Upgrade"), ("upgrade", "websocket")];
+        let answer = with(&client, (Method::GET, target), &headers, None).await?;
+        assert_eq!(answer.status, 403, "{}", answer.text());
+        ensure!(answer.text().contains("\\\"bob\\\""), "{}", answer.text());
     }
     tiers.stop().await;
     Ok(())
