@@ -45,7 +45,7 @@ use crate::{
     request::{self, Query, RequestInfo, RequestInfoError, Verb},
     serve::{self, Compressor, Instead, Read, Reason, Representation, answer::Answerer},
     shared_reads::{Bounds, Shared, SharedKey, SharedReads},
-    status::Status,
+    status::{ErrorFormat, Status},
     upstream::Upstream,
 };
 
@@ -144,7 +144,7 @@ impl Handler {
 
     async fn answer(
         &self,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         connection: &Arc<ConnectionInfo>,
         info: &RequestInfo,
         query: &Query,
@@ -201,30 +201,43 @@ impl Handler {
             Err(reason) => {
                 let due = deadline.map(|deadline| begun + deadline + OWN_TIMEOUT);
                 let format = errors.format();
-                self.authenticator.strip(request.headers_mut());
+                let carried = (&identity, place);
                 // Boxed: most requests are answered here and need no room for it.
-                let forwarding = Box::pin(self.passthrough.forward(
-                    request,
-                    connection,
-                    (&identity, place),
-                    &format,
-                ));
-                let forwarded = match due {
-                    Some(due) => timeout_at(due, forwarding).await,
-                    None => Ok(forwarding.await),
-                };
-                let late = || Status::request_timeout().into_response(&format);
-                let answered = Answered {
-                    served: reason.as_str(),
-                    response: forwarded.unwrap_or_else(|_| late().map(Body::full)),
-                };
-                // The header that asks for it went no further, unless with a token.
-                match identity.credential {
-                    Credential::Bearer => answered,
-                    Credential::FrontProxy | Credential::Certificate | Credential::Anonymous => {
-                        answered.with_warning(identity.warning)
-                    }
-                }
+                Box::pin(self.forwarded(request, connection, carried, (reason, due), &format)).await
+            }
+        }
+    }
+
+    /// The apiserver's answer, which may take until it is due.
+    async fn forwarded(
+        &self,
+        mut request: Request<Incoming>,
+        connection: &ConnectionInfo,
+        (identity, place): (&Identity, Option<Place>),
+        (reason, due): (Reason, Option<Instant>),
+        errors: &ErrorFormat,
+    ) -> Answered {
+        self.authenticator.strip(request.headers_mut());
+        let carried = (identity, place);
+        // Boxed: with and without a deadline this future would keep room for it several times.
+        let forwarding = Box::pin(
+            self.passthrough
+                .forward(request, connection, carried, errors),
+        );
+        let forwarded = match due {
+            Some(due) => timeout_at(due, forwarding).await,
+            None => Ok(forwarding.await),
+        };
+        let late = || Status::request_timeout().into_response(errors);
+        let answered = Answered {
+            served: reason.as_str(),
+            response: forwarded.unwrap_or_else(|_| late().map(Body::full)),
+        };
+        // The header that asks for it went no further, unless with a token.
+        match identity.credential {
+            Credential::Bearer => answered,
+            Credential::FrontProxy | Credential::Certificate | Credential::Anonymous => {
+                answered.with_warning(identity.warning)
             }
         }
     }
