@@ -347,8 +347,8 @@ impl Default for RequestHeader {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct Authorization {
-    /// Whether nodes are authorised by the rules of the Node authorizer, from the caches, before
-    /// the apiserver is asked.
+    /// Whether the apiservers run with `--authorization-mode=Node,…`. What the Node authorizer
+    /// allows is then allowed from the caches, without a SubjectAccessReview.
     pub(crate) node: bool,
     /// How often a watch that the cache serves has to be permitted again, and its client known;
     /// besides at once when the roles, bindings or pods that it was permitted for are gone. If it is
@@ -357,6 +357,11 @@ pub(crate) struct Authorization {
     /// which is not kept, ends after 12 times as long. 0 lets a watch run until its timeout, as the
     /// apiserver does, which also goes for those that are forwarded. From 10s to 1h.
     pub(crate) revalidate_watches: Time,
+    /// Whether they run with `--authorization-mode=Node,RBAC` and nothing else. Roles and bindings
+    /// then decide without a SubjectAccessReview; never say so of a control plane with a webhook.
+    pub(crate) rbac: bool,
+    /// Feature gates of the apiservers that change what nodes may read.
+    pub(crate) feature_gates: FeatureGates,
     /// Decisions of the apiserver.
     pub(crate) subject_access_review: SubjectAccessReview,
 }
@@ -366,7 +371,30 @@ impl Default for Authorization {
         Self {
             node: true,
             revalidate_watches: Time::seconds(5 * 60),
+            rbac: false,
+            feature_gates: FeatureGates::default(),
             subject_access_review: SubjectAccessReview::default(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub(crate) struct FeatureGates {
+    /// Nodes may read the service accounts of their pods: `false` for Kubernetes 1.33.
+    pub(crate) kubelet_service_account_token_for_credential_providers: bool,
+    /// Nodes may read the pod certificate requests of their pods.
+    pub(crate) pod_certificate_request: bool,
+    /// Nodes may read trust bundles.
+    pub(crate) cluster_trust_bundle: bool,
+}
+
+impl Default for FeatureGates {
+    fn default() -> Self {
+        Self {
+            kubelet_service_account_token_for_credential_providers: true,
+            pod_certificate_request: false,
+            cluster_trust_bundle: false,
         }
     }
 }
@@ -443,6 +471,10 @@ pub(crate) struct Limits {
     /// reads of one node's objects. Further requests wait for a second and get 429 with a Retry-After of
     /// 1 to 8 seconds. At least 1Mi.
     pub(crate) initial_list_bytes: Quantity,
+    /// Bytes that what local decisions depend on may take: what pods, volumes and nodes have to do
+    /// with each other, and the rules of roles. Beyond it the apiserver is asked instead. At least
+    /// 1Mi; a pod takes some 300 bytes.
+    pub(crate) authorization_bytes: Quantity,
     /// Bytes of compressed lists remembered, so that clients that ask the same get one compression. A
     /// list that would take more than a quarter of it is compressed for each. 0 remembers none.
     pub(crate) compressed_lists: Quantity,
@@ -479,6 +511,7 @@ impl Default for Limits {
             watches_per_user: 1_000_000,
             requests_per_user: 100_000,
             initial_list_bytes: Quantity(GI / 4),
+            authorization_bytes: Quantity(GI),
             compressed_lists: Quantity(64 * MI),
             handshake_timeout: Time::seconds(10),
             header_timeout: Time::seconds(32),

@@ -141,9 +141,6 @@ pub struct TokenReview {
 /// How a request is permitted, and how long a decision may be reused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorization {
-    /// Whether nodes are authorised locally by the rules of the apiserver's Node authorizer before
-    /// a SubjectAccessReview is asked for. Default true.
-    pub node: bool,
     /// How often a watch served from the cache has to be permitted again, besides at once when what
     /// it was permitted for is gone. Default 5 min; from 10 s to 1 h. Zero lets it run until its
     /// timeout whatever happens, as the apiserver does.
@@ -181,6 +178,10 @@ pub struct Limits {
     /// clients together. Default 256 MiB. A quarter is kept for reads of one node's objects.
     /// Further requests wait for a second and get 429 with a Retry-After.
     pub initial_list_bytes: u64,
+    /// Bytes that what decisions depend on may take: the relations of pods, volumes and nodes, and
+    /// the rules of roles. Default 1 GiB; a pod takes some 300 bytes. Beyond it all of it is let go
+    /// and the apiserver is asked.
+    pub authorization_bytes: u64,
     /// Bytes of compressed lists remembered. Default 64 MiB. A list that would take more than a
     /// quarter of it is compressed for each client.
     pub compressed_lists: u64,

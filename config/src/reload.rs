@@ -171,6 +171,7 @@ fn changed(old: &Startup, new: &Startup) -> Vec<&'static str> {
         request_header,
         admin,
         upstream,
+        authorizers,
         heartbeats,
     } = old;
     [
@@ -196,6 +197,18 @@ fn changed(old: &Startup, new: &Startup) -> Vec<&'static str> {
         (
             "upstream.identity",
             upstream.identity != new.upstream.identity,
+        ),
+        (
+            "authorization.node",
+            authorizers.node != new.authorizers.node,
+        ),
+        (
+            "authorization.rbac",
+            authorizers.rbac != new.authorizers.rbac,
+        ),
+        (
+            "authorization.featureGates",
+            authorizers.feature_gates != new.authorizers.feature_gates,
         ),
         ("heartbeats", *heartbeats != new.heartbeats),
     ]

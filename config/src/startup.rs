@@ -21,6 +21,8 @@ pub struct Startup {
     pub admin: Admin,
     /// The apiservers behind this proxy.
     pub upstream: Upstream,
+    /// What is known of how the apiservers authorize.
+    pub authorizers: Authorizers,
     /// What is done with the heartbeats of nodes.
     pub heartbeats: Heartbeats,
 }
@@ -112,6 +114,31 @@ pub enum UpstreamIdentity {
     /// `Impersonate-User` and its kin with the proxy's own credentials, which need the right to
     /// impersonate.
     Impersonate,
+}
+
+/// What the apiservers authorize with, as far as the proxy may decide like them. It opens caches of
+/// what these decisions depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Authorizers {
+    /// Whether the first of `--authorization-mode` is `Node`: what its rules and graph allow a
+    /// kubelet is then allowed without a review. Default true.
+    pub node: bool,
+    /// Whether it is `Node,RBAC` and nothing else: roles and bindings then decide without a review.
+    /// Default false; only with `node`.
+    pub rbac: bool,
+    /// Feature gates of the apiservers.
+    pub feature_gates: FeatureGates,
+}
+
+/// Feature gates of the apiservers that change what the Node authorizer allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeatureGates {
+    /// Default true, as since Kubernetes 1.34.
+    pub kubelet_service_account_token_for_credential_providers: bool,
+    /// Default false.
+    pub pod_certificate_request: bool,
+    /// Default false.
+    pub cluster_trust_bundle: bool,
 }
 
 /// What is done with the heartbeats of nodes (Lease renewals).

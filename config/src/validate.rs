@@ -16,8 +16,8 @@ use crate::file::{self, File};
 use crate::quantity::{KI, MI};
 use crate::tree::{Node, Value};
 use crate::{
-    Admin, Authentication, Authorization, Config, Drain, FileContent, HeartbeatMode, Heartbeats,
-    Limits, Listen, Live, Mistake, ReferencedFile, Startup, TokenReview,
+    Admin, Authentication, Authorization, Authorizers, Config, Drain, FeatureGates, FileContent,
+    HeartbeatMode, Heartbeats, Limits, Listen, Live, Mistake, ReferencedFile, Startup, TokenReview,
 };
 
 mod cache;
@@ -110,6 +110,7 @@ impl Check<'_> {
             listen.as_ref().and_then(|it| it.client_ca_file.as_deref()),
         );
         let authentication = self.authentication(file.authentication);
+        let authorizers = self.authorizers(&file.authorization);
         let authorization = self.authorization(&file.authorization);
         let limits = self.limits(&file.limits);
         let grace_period = self.time(
@@ -123,6 +124,7 @@ impl Check<'_> {
             request_header: request_header?,
             admin: Admin { address: admin? },
             upstream: upstream?,
+            authorizers: authorizers?,
             heartbeats: heartbeats?,
         };
         let live = Live {
@@ -260,6 +262,26 @@ impl Check<'_> {
         })
     }
 
+    fn authorizers(&mut self, file: &file::Authorization) -> Option<Authorizers> {
+        if file.rbac && !file.node {
+            return self.refuse(
+                "authorization.rbac",
+                "it says that the apiservers authorize with Node and RBAC; write `node: true` too, or `rbac: false`",
+            );
+        }
+        let gates = &file.feature_gates;
+        Some(Authorizers {
+            node: file.node,
+            rbac: file.rbac,
+            feature_gates: FeatureGates {
+                kubelet_service_account_token_for_credential_providers: gates
+                    .kubelet_service_account_token_for_credential_providers,
+                pod_certificate_request: gates.pod_certificate_request,
+                cluster_trust_bundle: gates.cluster_trust_bundle,
+            },
+        })
+    }
+
     fn authorization(&mut self, file: &file::Authorization) -> Option<Authorization> {
         let reviews = &file.subject_access_review;
         let revalidate = self.time_or_zero(
@@ -276,7 +298,6 @@ impl Check<'_> {
             reviews.deny_ttl,
         );
         Some(Authorization {
-            node: file.node,
             revalidate_watches: revalidate?,
             allow_ttl: allow?,
             deny_ttl: deny?,
@@ -289,6 +310,11 @@ impl Check<'_> {
         let initial_list_bytes = self.bytes(
             "limits.initialListBytes",
             file.initial_list_bytes,
+            MI..=u64::MAX,
+        );
+        let authorization_bytes = self.bytes(
+            "limits.authorizationBytes",
+            file.authorization_bytes,
             MI..=u64::MAX,
         );
         let header_bytes = self.bytes("limits.headerBytes", file.header_bytes, 8 * KI..=MI);
@@ -317,25 +343,7 @@ impl Check<'_> {
             file.connect_timeout,
             SECOND / 10..=MINUTE,
         );
-        let request = self.time("limits.requestTimeout", file.request_timeout, SECOND..=HOUR);
-        let consistent = self.time(
-            "limits.consistentReadTimeout",
-            file.consistent_read_timeout,
-            SECOND / 10..=HOUR,
-        );
-        if let (Some(consistent), Some(request)) = (consistent, request)
-            && consistent >= request
-        {
-            self.note(
-                "limits.consistentReadTimeout",
-                format!(
-                    "{} leaves no time to forward the request; choose less than \
-                     `limits.requestTimeout` ({})",
-                    Time(consistent),
-                    Time(request)
-                ),
-            );
-        }
+        let (request, consistent) = self.times_of_requests(file).unzip();
         Some(Limits {
             connections: connections?,
             watches_per_connection: watches?,
@@ -344,6 +352,7 @@ impl Check<'_> {
             watches_per_user: file.watches_per_user,
             requests_per_user: file.requests_per_user,
             initial_list_bytes: initial_list_bytes?,
+            authorization_bytes: authorization_bytes?,
             compressed_lists: file.compressed_lists.0,
             handshake_timeout: handshake?,
             header_timeout: header?,
@@ -354,5 +363,28 @@ impl Check<'_> {
             connect_timeout: connect?,
             request_timeout: request?,
         })
+    }
+
+    /// The time for a request, and how much of it may go into waiting for a proof.
+    fn times_of_requests(&mut self, file: &file::Limits) -> Option<(Duration, Duration)> {
+        let request = self.time("limits.requestTimeout", file.request_timeout, SECOND..=HOUR);
+        let consistent = self.time(
+            "limits.consistentReadTimeout",
+            file.consistent_read_timeout,
+            SECOND / 10..=HOUR,
+        );
+        let (request, consistent) = (request?, consistent?);
+        if consistent >= request {
+            self.note(
+                "limits.consistentReadTimeout",
+                format!(
+                    "{} leaves no time to forward the request; choose less than \
+                     `limits.requestTimeout` ({})",
+                    Time(consistent),
+                    Time(request)
+                ),
+            );
+        }
+        Some((request, consistent))
     }
 }

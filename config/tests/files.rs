@@ -326,8 +326,10 @@ fn resolve<'a>(root: &'a Value, property: &'a Value) -> &'a Value {
 
 fn row(key: &str, default: &str, property: &Value, table: &mut String) {
     let top = key.split(['.', '[']).next().unwrap();
+    let of_apiservers = ["node", "rbac", "featureGates"].map(|key| format!("authorization.{key}"));
     let change = match top {
         _ if key.starts_with("authentication.requestHeader.") => "restart",
+        "authorization" if of_apiservers.iter().any(|it| key.starts_with(it)) => "restart",
         "cache" | "authentication" | "authorization" | "limits" | "drain" => "live",
         "apiVersion" | "kind" => "",
         "region" | "listen" | "admin" | "upstream" | "heartbeats" => "restart",

@@ -1,26 +1,39 @@
 //! May they? A request for a resource becomes a [`Permit`], or a 403.
 //!
-//! Owns the attributes of a request as authorizers see them, the SubjectAccessReview that carries
-//! them, and the memory of its answers: allowed and denied for a TTL each, bounded in bytes, one
-//! review in flight per set of attributes.
+//! Owns the attributes of a request as authorizers see them, the order of those who are asked, the
+//! SubjectAccessReview that carries the attributes, and the memory of its answers: allowed and
+//! denied for a TTL each, bounded in bytes, one review in flight per set of attributes.
 //!
-//! Refuses by default: whatever is not an explicit "allowed" from the apiserver, or membership in
-//! `system:masters`, is not a permit. Errors are never remembered.
+//! ```text
+//!  system:masters ─► local: Node rules, graph, RBAC ─► a remembered review ─► a review
+//!                      │ yes: Permit
+//!                      └ no: 403, if that is all the control plane has, and the facts are fresh
+//! ```
+//!
+//! Refuses by default: whatever is not an explicit "allowed" from the apiserver, what its own
+//! authorizers would allow by what the caches know, or membership in `system:masters`, is not a
+//! permit. Errors are never remembered.
 //!
 //! Invariant: a [`Permit`] exists only for attributes that were allowed, and says which those were.
 
 mod access;
 mod attributes;
+mod inputs;
+mod local;
 mod revocations;
 mod tenure;
 
 use std::sync::Arc;
 
 use prometheus_client::metrics::{counter::Counter, family::Family};
+use watershed_authorizer::Grant;
 use watershed_config::Authorization;
 
 use self::access::{AccessReviews, Verdict};
 pub(crate) use self::attributes::Attributes;
+pub(crate) use self::inputs::{Feed, Inputs};
+use self::local::Judgement;
+pub(crate) use self::local::Local;
 use self::revocations::Basis;
 pub(crate) use self::revocations::{Marks, Member, Revocations};
 pub(crate) use self::tenure::{Holding, Tenure, Tenures};
@@ -54,7 +67,10 @@ impl Permit {
     /// What it depends on, of all that can be lost at once.
     fn basis(&self) -> Basis {
         match self.source {
-            Source::Masters => Basis::Nothing,
+            Source::Masters | Source::Local(Grant::Masters | Grant::NodeRule) => Basis::Nothing,
+            Source::Local(Grant::NodeGraph) => Basis::Graph,
+            Source::Local(Grant::Rbac) => Basis::Roles,
+            Source::LocalRefusal => Basis::Either,
             Source::Cache | Source::Review if self.attributes.user.is_node() => Basis::Either,
             Source::Cache | Source::Review => Basis::Roles,
         }
@@ -66,6 +82,10 @@ impl Permit {
 pub(crate) enum Source {
     /// Membership in `system:masters`.
     Masters,
+    /// The facts the caches know: what allowed it.
+    Local(Grant),
+    /// The same: nothing did.
+    LocalRefusal,
     /// A remembered review.
     Cache,
     /// A review made for this request.
@@ -77,6 +97,8 @@ impl Source {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Masters => "masters",
+            Self::Local(grant) => grant.as_str(),
+            Self::LocalRefusal => "local",
             Self::Cache => "cache",
             Self::Review => "review",
         }
@@ -120,17 +142,20 @@ impl AuthzError {
 
 /// Decides about requests.
 pub(crate) struct Authorizer<R> {
+    local: Local,
     reviews: AccessReviews<R>,
     decisions: Family<AuthorizationLabels, Counter>,
 }
 
 impl<R: Reviews> Authorizer<R> {
-    /// An authorizer that asks `reviewer` and counts its decisions.
+    /// An authorizer that asks `reviewer` what cannot be said locally, and counts its decisions.
     pub(crate) fn new(
+        local: Local,
         reviewer: Arc<Reviewer<R>>,
         decisions: Family<AuthorizationLabels, Counter>,
     ) -> Self {
         Self {
+            local,
             reviews: AccessReviews::new(reviewer),
             decisions,
         }
@@ -175,11 +200,28 @@ impl<R: Reviews> Authorizer<R> {
         attributes: &Attributes,
         settings: &Authorization,
     ) -> Result<Permit, AuthzError> {
+        let permit = |source| Permit {
+            attributes: attributes.clone(),
+            source,
+        };
         if attributes.user.in_group(MASTERS) {
-            return Ok(Permit {
-                attributes: attributes.clone(),
-                source: Source::Masters,
-            });
+            return Ok(permit(Source::Masters));
+        }
+        if let Some(grant) = self.local.allows(attributes) {
+            return Ok(permit(Source::Local(grant)));
+        }
+        // Boxed, as the review is: most requests are allowed by now.
+        if self.local.may_refuse() {
+            match Box::pin(self.local.judge(attributes)).await {
+                Judgement::Allowed(grant) => return Ok(permit(Source::Local(grant))),
+                Judgement::Refused { reason } => {
+                    return Err(AuthzError::Denied {
+                        reason,
+                        source_of: Source::LocalRefusal,
+                    });
+                }
+                Judgement::Unknown => {}
+            }
         }
         let (answer, origin) = self
             .reviews
@@ -191,10 +233,7 @@ impl<R: Reviews> Authorizer<R> {
             Origin::Fetch => Source::Review,
         };
         match &answer.value {
-            Verdict::Allowed => Ok(Permit {
-                attributes: attributes.clone(),
-                source,
-            }),
+            Verdict::Allowed => Ok(permit(source)),
             Verdict::Refused { reason } => Err(AuthzError::Denied {
                 reason: reason.clone(),
                 source_of: source,

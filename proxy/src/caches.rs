@@ -1,8 +1,8 @@
 //! The caches that are open: one for each resource and encoding somebody asked for.
 //!
-//! Owns: which caches exist, when they are opened (at start for what the configuration preloads, at
-//! first use for the rest), why a resource is not cached, and when a cache is closed (idle, refused
-//! or removed upstream, over its budget, its definition changed).
+//! Owns: which caches exist, when they are opened (at start for what the configuration preloads and
+//! what authorization depends on, at first use for the rest), why a resource is not cached, and when
+//! a cache is closed (idle, refused or removed upstream, over its budget, its definition changed).
 //! Refuses: to decide what a request means, and to answer one. It hands out a [`WatchCache`].
 //! Invariant: at most one cache, and so one upstream watch, per resource and encoding; every cache
 //! has exactly one task, tracked by the drain, and is out of the map before that task ends.
@@ -24,6 +24,7 @@ use watershed_cache::{Options, Resource, WatchCache, Writer, encoding::Encoding}
 use watershed_config::{Live, ResourceSettings};
 
 use crate::{
+    authz::{Feed, Inputs},
     discovery::{Discovered, Discovery, GroupVersionResource},
     drain::Drain,
     metrics::{CacheLabels, Metrics},
@@ -31,6 +32,7 @@ use crate::{
     upstream::Upstream,
 };
 
+mod inputs;
 mod life;
 mod lister;
 mod preload;
@@ -87,6 +89,8 @@ pub(crate) struct Cached {
     pub(crate) warnings: Warnings,
     key: CacheKey,
     definition: Arc<str>,
+    /// What it tells authorization, if it does.
+    feed: Option<Arc<Feed>>,
     stop: CancellationToken,
 }
 
@@ -119,6 +123,8 @@ struct Shared {
     metrics: Metrics,
     /// The threads watches live on.
     workers: watershed_cache::Workers,
+    /// What authorization is to be told.
+    inputs: Inputs,
     open: Mutex<HashMap<CacheKey, Cached>>,
     /// Until when a key is not tried again. Bounded by [`OPEN_MAX`].
     refused: Mutex<HashMap<CacheKey, Instant>>,
@@ -131,7 +137,7 @@ impl Caches {
         live: watch::Receiver<Arc<Live>>,
         drain: Drain,
         metrics: Metrics,
-        workers: watershed_cache::Workers,
+        (workers, inputs): (watershed_cache::Workers, Inputs),
     ) -> Self {
         let caches = Self {
             shared: Arc::new(Shared {
@@ -141,11 +147,13 @@ impl Caches {
                 drain: drain.clone(),
                 metrics,
                 workers,
+                inputs,
                 open: Mutex::default(),
                 refused: Mutex::default(),
             }),
         };
         drain.spawn(preload::run(caches.clone(), drain.leaving().clone()));
+        drain.spawn(inputs::run(caches.clone(), drain.leaving().clone()));
         caches
     }
 
@@ -218,6 +226,18 @@ impl Caches {
         self.shared.open.lock().keys().any(named)
     }
 
+    /// What authorization depends on and can be had, by name, and whether it is all there. For
+    /// readiness.
+    pub(crate) fn inputs(&self) -> Vec<(String, bool)> {
+        let inputs = &self.shared.inputs;
+        let fed = inputs.wanted().filter_map(|(group, resource)| {
+            let cache = inputs.cache_of(group, resource)?;
+            let dot = if group.is_empty() { "" } else { "." };
+            Some((format!("{resource}{dot}{group}"), cache.is_ready()))
+        });
+        fed.collect()
+    }
+
     /// Every open cache, in no particular order.
     pub(crate) fn all(&self) -> Vec<(CacheKey, WatchCache)> {
         let open = self.shared.open.lock();
@@ -268,7 +288,7 @@ impl Caches {
         if open.len() >= OPEN_MAX || self.shared.drain.leaving().is_cancelled() {
             return Err(Uncached::Refused);
         }
-        let (cached, writer) = build(key, &discovered, (&settings, &self.shared.workers));
+        let (cached, writer) = self.shared.build(key, &discovered, &settings);
         open.insert(key.clone(), cached.clone());
         drop(open);
         tracing::info!(cache = %key, "cache opened");
@@ -281,6 +301,39 @@ impl Caches {
 }
 
 impl Shared {
+    /// The caller holds the lock of the open caches.
+    fn build(
+        &self,
+        key: &CacheKey,
+        discovered: &Discovered,
+        settings: &ResourceSettings,
+    ) -> (Cached, Writer) {
+        let feed = self.inputs.feed(&key.gvr.group, &key.gvr.resource);
+        let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+        let options = Options {
+            objects_bytes: bytes(settings.objects),
+            history_bytes: bytes(settings.history_bytes),
+            history_age: settings.history_age,
+            workers: self.workers.clone(),
+            observer: feed.clone().map(|feed| feed as _),
+            ..Options::default()
+        };
+        let resource = Arc::new(discovered.resource.clone());
+        let (writer, cache) = WatchCache::new(resource, key.encoding, options);
+        if let Some(feed) = &feed {
+            self.inputs.feeds(feed, &cache);
+        }
+        let cached = Cached {
+            cache,
+            warnings: Warnings::default(),
+            key: key.clone(),
+            definition: discovered.definition.as_str().into(),
+            feed,
+            stop: CancellationToken::new(),
+        };
+        (cached, writer)
+    }
+
     /// `None` when the configuration passes the resource or the encoding through.
     fn settings(&self, key: &CacheKey) -> Option<ResourceSettings> {
         let GroupVersionResource {
@@ -342,31 +395,6 @@ impl Shared {
             refused.insert(key.clone(), now + REFUSED_FOR);
         }
     }
-}
-
-fn build(
-    key: &CacheKey,
-    discovered: &Discovered,
-    (settings, workers): (&ResourceSettings, &watershed_cache::Workers),
-) -> (Cached, Writer) {
-    let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
-    let options = Options {
-        objects_bytes: bytes(settings.objects),
-        history_bytes: bytes(settings.history_bytes),
-        history_age: settings.history_age,
-        workers: workers.clone(),
-        ..Options::default()
-    };
-    let resource = Arc::new(discovered.resource.clone());
-    let (writer, cache) = WatchCache::new(resource, key.encoding, options);
-    let cached = Cached {
-        cache,
-        warnings: Warnings::default(),
-        key: key.clone(),
-        definition: discovered.definition.as_str().into(),
-        stop: CancellationToken::new(),
-    };
-    (cached, writer)
 }
 
 /// The labels of a cache's metrics.

@@ -3,8 +3,9 @@
 //! Owns: the checks behind `/readyz` and the reading of cache statistics when metrics are scraped.
 //! Refuses: to make liveness depend on an apiserver. A proxy that restarts because its upstream is
 //! away would lose its caches and bring the load back at the worst moment.
-//! Invariant: the proxy is ready when every preloaded cache has synced once, an apiserver was
-//! reachable when last asked, and no stream has been silent for longer than [`STALE_AFTER`].
+//! Invariant: the proxy is ready when every preloaded cache has synced once, and whatever it may
+//! watch of what authorization depends on, when an apiserver was reachable when last asked, and no
+//! stream of a preloaded cache has been silent for longer than [`STALE_AFTER`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     admin::{Check, Probe},
+    authz::Inputs,
     caches::{CacheKey, Caches, labels},
     metrics::Metrics,
     upstream::Upstream,
@@ -26,6 +28,7 @@ const STALE_AFTER: Duration = Duration::from_secs(300);
 #[derive(Clone)]
 pub(crate) struct Health {
     caches: Caches,
+    inputs: Inputs,
     upstream: Upstream,
     metrics: Metrics,
     /// What the counters of each cache read at the last scrape, so that only growth is added.
@@ -41,9 +44,13 @@ struct Counted {
 }
 
 impl Health {
-    pub(crate) fn new(caches: Caches, upstream: Upstream, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        (caches, inputs, upstream): (Caches, Inputs, Upstream),
+        metrics: Metrics,
+    ) -> Self {
         Self {
             caches,
+            inputs,
             upstream,
             metrics,
             counted: Arc::default(),
@@ -97,10 +104,36 @@ impl Health {
                 result,
             }
         }));
+        let inputs = self.caches.inputs().into_iter();
+        checks.extend(inputs.map(|(name, is_ready)| {
+            Check {
+                name: format!("authorization-{name}"),
+                result: is_ready
+                    .then_some(())
+                    .ok_or_else(|| "the first sync has not finished".to_owned()),
+            }
+        }));
         checks
     }
 
+    fn read_facts(&self) {
+        let families = &self.metrics.facts;
+        let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        let (graph, rbac) = (
+            self.inputs.authorizer().graph_size(),
+            self.inputs.authorizer().rbac_size(),
+        );
+        families.pods.set(gauge(graph.pods));
+        families.nodes.set(gauge(graph.nodes));
+        families.references.set(gauge(graph.mentions));
+        families.volumes.set(gauge(graph.persistent_volumes));
+        families.roles.set(gauge(rbac.roles));
+        families.bindings.set(gauge(rbac.bindings));
+        families.bytes.set(gauge(graph.bytes + rbac.bytes));
+    }
+
     fn read_gauges(&self) {
+        self.read_facts();
         let mut slow = 0;
         for (key, cache) in self.caches.all() {
             let stats = cache.stats();

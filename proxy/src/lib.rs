@@ -57,7 +57,7 @@ pub use files::{exposed_files, unusable_files};
 use crate::{
     admin::{Admin, AdminOptions},
     authn::{Authenticator, FrontProxies, Reviewer},
-    authz::{Authorizer, Revocations, Tenures},
+    authz::{Authorizer, Inputs, Local, Revocations, Tenures},
     budget::ListBudget,
     caches::Caches,
     callers::Callers,
@@ -116,26 +116,23 @@ impl Proxy {
         )?;
         let upstream_options = upstream_options(config, reload_interval);
         let upstream = Upstream::new(&upstream_options, &drain, &metrics)?;
-        let listener = Listener::bind(startup.listen.address)
-            .await
-            .map_err(|error| cannot_listen("listen.address", startup.listen.address, &error))?;
-        let admin = Admin::bind(startup.admin.address)
-            .await
-            .map_err(|error| cannot_listen("admin.address", startup.admin.address, &error))?;
+        let (listener, admin) = bind(startup).await?;
         let (workers, threads) = Workers::start(workers::cores(), &metrics)
             .context("cannot start the worker threads")?;
         let (address, admin_address) = (listener.local_address()?, admin.local_address()?);
 
         let revocations = Arc::<Revocations>::default();
         drain.spawn_background(Arc::clone(&revocations).run(live.clone()));
+        let inputs = Inputs::new(startup.authorizers, Arc::clone(&revocations), live.clone());
         let caches = Caches::start(
             upstream.clone(),
             live.clone(),
             drain.clone(),
             metrics.clone(),
-            workers.to_caches().clone(),
+            (workers.to_caches().clone(), inputs.clone()),
         );
-        let health = Health::new(caches.clone(), upstream.clone(), metrics.clone());
+        let seen = (caches.clone(), inputs.clone(), upstream.clone());
+        let health = Health::new(seen, metrics.clone());
         drain.spawn_background(admin.serve(AdminOptions {
             checks: health.checks(),
             before_scrape: health.before_scrape(),
@@ -150,7 +147,8 @@ impl Proxy {
             Arc::clone(&limits),
             drain.clone(),
         ));
-        let carrying = (Assertion::from(&upstream_options.asserted), drain.clone());
+        let assertion = Assertion::from(&upstream_options.asserted);
+        let local = Local::new(inputs, startup.authorizers);
         let options = ListenerOptions {
             tls,
             limits,
@@ -159,8 +157,12 @@ impl Proxy {
             metrics: metrics.clone(),
         };
         let front_proxies = startup.request_header.as_ref().map(FrontProxies::new);
-        let incoming = (live.clone(), front_proxies, revocations);
-        let handler = Arc::new(handler(upstream, caches, metrics, incoming, carrying));
+        let handler = Arc::new(handler(
+            (upstream, assertion, front_proxies),
+            (caches, local, revocations),
+            (metrics, live.clone()),
+            drain.clone(),
+        ));
         drain.spawn_background(handler.authenticator.forget_expired());
         drain.spawn_background(handler.authorizer.forget_expired());
         drain.spawn(listener.serve(options, move |request, connection| {
@@ -222,19 +224,15 @@ pub async fn serve(config: Config, path: &Path) -> anyhow::Result<()> {
 }
 
 fn handler(
-    upstream: Upstream,
-    caches: Caches,
-    metrics: Metrics,
-    (live, front_proxies, revocations): (
-        watch::Receiver<Arc<Live>>,
-        Option<FrontProxies>,
-        Arc<Revocations>,
-    ),
-    (assertion, drain): (Assertion, Drain),
+    (upstream, assertion, front_proxies): (Upstream, Assertion, Option<FrontProxies>),
+    (caches, local, revocations): (Caches, Local, Arc<Revocations>),
+    (metrics, live): (Metrics, watch::Receiver<Arc<Live>>),
+    drain: Drain,
 ) -> Handler {
     let reviewer = Arc::new(Reviewer::new(upstream.clone()));
     let decisions = metrics.authorization.clone();
-    let authorizer = Arc::new(Authorizer::new(Arc::clone(&reviewer), decisions));
+    let authorizer = Authorizer::new(local, Arc::clone(&reviewer), decisions);
+    let authorizer = Arc::new(authorizer);
     let tenures = Tenures {
         revocations,
         judge: Arc::clone(&authorizer) as _,
@@ -310,6 +308,16 @@ fn upstream_options(config: &Config, reload_interval: Duration) -> UpstreamOptio
         keep_alive_timeout: config.live.limits.keep_alive_timeout,
         reload_interval,
     }
+}
+
+/// Binds the addresses of clients and of probes.
+async fn bind(startup: &Startup) -> anyhow::Result<(Listener, Admin)> {
+    let (listen, admin) = (startup.listen.address, startup.admin.address);
+    let listener = Listener::bind(listen).await;
+    let listener = listener.map_err(|error| cannot_listen("listen.address", listen, &error))?;
+    let probes = Admin::bind(admin).await;
+    let probes = probes.map_err(|error| cannot_listen("admin.address", admin, &error))?;
+    Ok((listener, probes))
 }
 
 /// What was to be bound, why it cannot be, and what to do about it.

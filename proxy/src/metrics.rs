@@ -188,6 +188,27 @@ pub(crate) struct Metrics {
     pub(crate) authorization: Family<AuthorizationLabels, Counter>,
     /// Watches ended before their time: `authorization`, `authentication`.
     pub(crate) watches_revoked: Family<ReasonLabels, Counter>,
+    /// What local decisions depend on.
+    pub(crate) facts: FactMetrics,
+}
+
+/// How much local authorization knows, `watershed_authorization_…`; set when it is scraped.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FactMetrics {
+    /// Pods that are bound to a node.
+    pub(crate) pods: Gauge,
+    /// Nodes that something belongs to.
+    pub(crate) nodes: Gauge,
+    /// Mentions of an object by a pod, each object once.
+    pub(crate) references: Gauge,
+    /// Persistent volumes with a claim.
+    pub(crate) volumes: Gauge,
+    /// Roles and cluster roles.
+    pub(crate) roles: Gauge,
+    /// Role bindings and cluster role bindings.
+    pub(crate) bindings: Gauge,
+    /// Bytes of all of it.
+    pub(crate) bytes: Gauge,
 }
 
 /// The families of the watch caches, `watershed_watch_cache_…`; set when they are scraped.
@@ -236,12 +257,16 @@ impl Metrics {
             initial_lists_refused: Family::default(),
             authorization: Family::default(),
             watches_revoked: Family::default(),
+            facts: FactMetrics::default(),
         };
         let mut registry = Registry::with_prefix("watershed");
         metrics.register(&mut registry);
         metrics
             .cache
             .register(registry.sub_registry_with_prefix("watch_cache"));
+        metrics
+            .facts
+            .register(registry.sub_registry_with_prefix("authorization"));
         (metrics, registry)
     }
 
@@ -338,6 +363,24 @@ impl Metrics {
             "Initial lists that were told to come back, by priority",
             it.initial_lists_refused,
         );
+    }
+}
+
+impl FactMetrics {
+    fn register(&self, to: &mut Registry) {
+        let it = self.clone();
+        let families = [
+            ("pods", "Pods bound to a node", it.pods),
+            ("nodes", "Nodes that something belongs to", it.nodes),
+            ("references", "Objects that pods mention", it.references),
+            ("volumes", "Persistent volumes with a claim", it.volumes),
+            ("roles", "Roles and cluster roles", it.roles),
+            ("bindings", "Bindings of both", it.bindings),
+            ("bytes", "Bytes that local authorization takes", it.bytes),
+        ];
+        for (name, help, family) in families {
+            to.register(name, help, family);
+        }
     }
 }
 

@@ -178,10 +178,6 @@ impl Revocations {
     /// To be told of every loss, after it has taken effect and before the event that caused it is
     /// delivered. May be called with locks held and often. What is only unknown for a while, as
     /// while a feed is closed, nobody has lost: it is announced once everything is known again.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the feeds of the local authorizer are to call it")
-    )]
     pub(crate) fn revoked(&self, revoked: Revoked) {
         match revoked {
             Revoked::Nothing => {}

@@ -11,7 +11,6 @@ use crate::authn::scripted::Scripted;
 use crate::request::{Query, RequestInfo};
 
 const SETTINGS: Authorization = Authorization {
-    node: true,
     revalidate_watches: Duration::from_secs(300),
     allow_ttl: Duration::from_secs(10),
     deny_ttl: Duration::from_secs(5),
@@ -55,7 +54,8 @@ fn alice(target: &str) -> Attributes {
 }
 
 fn authorizer(script: &Scripted) -> Authorizer<Scripted> {
-    Authorizer::new(Arc::new(Reviewer::new(script.clone())), Family::default())
+    let reviewer = Arc::new(Reviewer::new(script.clone()));
+    Authorizer::new(Local::undeclared(), reviewer, Family::default())
 }
 
 fn allowed() -> Result<Value, ReviewError> {

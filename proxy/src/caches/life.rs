@@ -42,6 +42,9 @@ pub(super) async fn run(shared: Arc<Shared>, cached: Cached, writer: Writer) {
 
 /// Takes the cache out of the map first, so that nobody is handed a closed one, then tells who waits for it.
 fn close(shared: &Shared, cached: &Cached) {
+    if let Some(feed) = &cached.feed {
+        shared.inputs.ended(feed);
+    }
     let closed = shared.open.lock().remove(&cached.key);
     cached.stop.cancel();
     forget_metrics(&shared.metrics, &cached.cache);
@@ -110,9 +113,11 @@ fn hopeless(status: &ReflectorStatus, is_ready: bool) -> Option<&'static str> {
     }
 }
 
-/// Nobody has used it for `idle_timeout`; zero keeps it open.
+/// Nobody has used it for `idle_timeout`; zero keeps it open, and so does that authorization depends
+/// on it.
 fn is_idle(shared: &Shared, cached: &Cached, idle_timeout: Duration) -> bool {
     !idle_timeout.is_zero()
+        && cached.feed.is_none()
         && cached.cache.watchers() == 0
         && cached.cache.last_used().elapsed() >= idle_timeout
         && !shared.is_preloaded(&cached.key)

@@ -14,6 +14,7 @@ fn limits(agent: u32, user: u32) -> Limits {
         connections: 0,
         watches_per_connection: 0,
         initial_list_bytes: 0,
+        authorization_bytes: 0,
         compressed_lists: 0,
         handshake_timeout: Duration::ZERO,
         header_timeout: Duration::ZERO,

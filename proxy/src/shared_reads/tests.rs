@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     authn::{Reviewer, UserInfo, scripted::Scripted},
-    authz::{Attributes, Authorizer},
+    authz::{Attributes, Authorizer, Local},
     request::{Query, RequestInfo},
     upstream::tests::{PATIENCE, Seen, Setting, Speech, TestServer},
 };
@@ -100,12 +100,9 @@ async fn permit(target: &str) -> Permit {
         groups: vec!["system:masters".to_owned()],
         ..UserInfo::default()
     };
-    let authorizer = Authorizer::new(
-        Arc::new(Reviewer::new(Scripted::new([]))),
-        Default::default(),
-    );
+    let reviewer = Arc::new(Reviewer::new(Scripted::new([])));
+    let authorizer = Authorizer::new(Local::undeclared(), reviewer, Default::default());
     let settings = watershed_config::Authorization {
-        node: true,
         revalidate_watches: Duration::ZERO,
         allow_ttl: Duration::ZERO,
         deny_ttl: Duration::ZERO,

@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     authn::{Reviewer, scripted::Scripted},
     authz::{
-        Source,
+        Local, Source,
         revocations::tests::{INTERVAL, Running, pass},
         tests::live,
     },
@@ -350,7 +350,11 @@ async fn many_watches_of_one_question_are_one_review_and_equal_users_are_kept_on
     let allowed = Ok(serde_json::json!({"status": {"allowed": true}}));
     let script = Scripted::new([allowed]);
     let reviewer = Arc::new(Reviewer::new(script.clone()));
-    let authorizer = Arc::new(Authorizer::new(reviewer, Family::default()));
+    let authorizer = Arc::new(Authorizer::new(
+        Local::undeclared(),
+        reviewer,
+        Family::default(),
+    ));
     let court = Court::of(Running::every(INTERVAL), Arc::default(), authorizer);
     let (connection, tenure) = court.watch(alice(), Credential::Bearer);
     let attributes = super::super::tests::attributes(alice(), WATCH);
