@@ -65,7 +65,8 @@ pub(crate) struct Listen {
     /// this file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cert_file: Option<String>,
-    /// PEM private key of the first certificate.
+    /// PEM private key of the first certificate. Files that anybody may write to are refused, here and
+    /// below; keys, tokens and kubeconfigs that others may read are warned of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) key_file: Option<String>,
     /// PEM bundle of the authorities that sign client certificates. Without it no client

@@ -31,6 +31,7 @@ mod representations;
 mod resume;
 mod revocation;
 mod scripted;
+mod secrets;
 mod shared;
 mod storm;
 mod tiers;
