@@ -234,3 +234,35 @@ async fn a_changed_limit_holds_for_who_comes_next_and_cuts_nobody() -> anyhow::R
     apiserver.shutdown().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_has_its_place_until_its_ends_part() -> anyhow::Result<()> {
+    let apiserver = start().await?;
+    let fixture = Fixture::start(&apiserver, |config| {
+        config.live.limits.watches_per_user = 1;
+    })
+    .await?;
+    let alice = apiserver.pki().issue("alice", None)?;
+    let client = client(&fixture, &apiserver, Some(&alice), Protocol::Http1)?;
+    let websocket = [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("origin", "http://localhost"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-websocket-version", "13"),
+    ];
+    let request = websocket.iter().fold(
+        client.request(Method::GET, WATCH),
+        |request, (name, value)| request.header(*name, *value),
+    );
+    let mut tunnel = client.send(request.body(empty())?).await?;
+    ensure!(tunnel.status == 101, "{}", tunnel.status);
+    let upgraded = hyper::upgrade::on(&mut tunnel.response).await?;
+    let refused = open(&client, WATCH).await?.whole().await?;
+    ensure_refused(&refused, "beside a tunnel")?;
+    drop((upgraded, tunnel));
+    ensure_served_again(&client, WATCH).await?;
+    fixture.stop().await;
+    apiserver.shutdown().await;
+    Ok(())
+}
