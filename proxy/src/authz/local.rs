@@ -18,9 +18,13 @@ use watershed_config::Authorizers;
 
 use super::{Attributes, inputs::Inputs};
 
-/// How long a "no" waits for its proof. On a resource where nothing happens an apiserver takes
-/// about one second to vouch for that; busy and small ones take milliseconds.
-const PROOF_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a "no" to a node waits for its proof. On a resource where nothing happens an apiserver
+/// takes about one second to vouch for that; busy and small ones take milliseconds.
+const PROOF_PATIENCE_OF_NODES: Duration = Duration::from_secs(2);
+
+/// The same for others. They are few, and people may be among them: what is not proven at once the
+/// apiserver is asked.
+const PROOF_PATIENCE: Duration = Duration::from_millis(150);
 
 /// Decides from what the caches know. Clones share the facts.
 #[derive(Clone)]
@@ -63,7 +67,7 @@ impl Local {
     }
 
     /// What becomes of a request that the facts did not allow a moment ago: waits until they are
-    /// proven fresh, [`PROOF_PATIENCE`] at most.
+    /// proven fresh, [`PROOF_PATIENCE_OF_NODES`] or [`PROOF_PATIENCE`] at most.
     pub(super) async fn judge(&self, attributes: &Attributes) -> Judgement {
         let denial = match self.decide(attributes) {
             Decision::Allow(grant) => return Judgement::Allowed(grant),
@@ -73,7 +77,12 @@ impl Local {
         let Some(sources) = self.inputs.complete(denial.sources()) else {
             return Judgement::Unknown;
         };
-        let proofs = sources.iter().map(|it| it.cache.consistent(PROOF_PATIENCE));
+        let patience = if attributes.user.is_node() {
+            PROOF_PATIENCE_OF_NODES
+        } else {
+            PROOF_PATIENCE
+        };
+        let proofs = sources.iter().map(|it| it.cache.consistent(patience));
         let are_fresh = join_all(proofs).await.iter().all(Result::is_ok);
         match self.decide(attributes) {
             Decision::Allow(grant) => Judgement::Allowed(grant),
