@@ -109,11 +109,13 @@ impl serde::de::Error for Refusal {
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::custom(format!(
-            "expected {}, found {}",
-            expectation(expected),
-            finding(found)
-        ))
+        let expected = expectation(expected);
+        let found = match found {
+            // A token or a key that was given in place of this file, or as a block of it.
+            Unexpected::Str(_) if expected == MAPPING => "a text".to_owned(),
+            found => finding(found),
+        };
+        Self::custom(format!("expected {expected}, found {found}"))
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -140,6 +142,8 @@ impl serde::de::Error for Refusal {
     }
 }
 
+const MAPPING: &str = "a mapping of keys to values";
+
 /// What a visitor expects, in the words of someone who writes YAML.
 fn expectation(expected: &dyn Expected) -> String {
     let expected = expected.to_string();
@@ -148,7 +152,7 @@ fn expectation(expected: &dyn Expected) -> String {
         "a boolean" => "`true` or `false`".to_owned(),
         "a string" => "a text".to_owned(),
         "a sequence" => "a list".to_owned(),
-        other if other.starts_with("struct ") => "a mapping of keys to values".to_owned(),
+        other if other.starts_with("struct ") => MAPPING.to_owned(),
         other => other.to_owned(),
     }
 }

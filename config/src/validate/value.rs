@@ -71,6 +71,12 @@ impl Check<'_> {
                 "an empty path names no file; give one or remove the key",
             );
         }
+        if path.contains('\n') || path.starts_with("-----BEGIN") {
+            return self.refuse(
+                key,
+                "this is what is in a file; give the path of one, since this file is no secret",
+            );
+        }
         if path.starts_with("~/") {
             return self.refuse(key, "`~` is not expanded here; write the whole path");
         }
