@@ -265,11 +265,11 @@ impl Observer for Feed {
 
     fn removed(&self, object: &Object) {
         let (namespace, name) = (object.namespace(), object.name());
-        drop(
-            self.inputs
-                .authorizer()
-                .delete(self.source, namespace, name),
-        );
+        let revoked = self
+            .inputs
+            .authorizer()
+            .delete(self.source, namespace, name);
+        self.inputs.shared.revocations.revoked(revoked);
     }
 
     fn closed(&self) {

@@ -7,6 +7,7 @@ use http::Method;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
 };
+use serde_json::json;
 use watershed_loadtest::apiserver::{
     Apiserver, Options,
     authn::Users,
@@ -16,7 +17,7 @@ use watershed_loadtest::apiserver::{
 use crate::{
     client::{Answer, Client, Event, JSON, PATIENCE, PROTOBUF, Protocol, Watch, empty},
     fixture::Fixture,
-    objects::{let_read, put},
+    objects::{let_read, load, put},
 };
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
@@ -30,6 +31,11 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// An apiserver where alice and bob may watch the ConfigMaps of `default`, by a right of each, and a
 /// proxy that looks at watches every `interval`.
 async fn start(interval: Duration) -> anyhow::Result<(Apiserver, Fixture)> {
+    start_as(interval, false).await
+}
+
+/// The same, the proxy knowing whether Node and RBAC are all that the apiserver authorizes by.
+async fn start_as(interval: Duration, rbac: bool) -> anyhow::Result<(Apiserver, Fixture)> {
     let users = Users::parse("alice-token,alice,1\nbob-token,bob,2")?;
     let apiserver = Apiserver::start(Options {
         users,
@@ -39,6 +45,7 @@ async fn start(interval: Duration) -> anyhow::Result<(Apiserver, Fixture)> {
     let_read(&apiserver, "default", &["alice", "bob"]);
     put(&apiserver, "first", 1);
     let fixture = Fixture::start(&apiserver, |config| {
+        config.startup.authorizers.rbac = rbac;
         config.live.authorization.revalidate_watches = interval;
         config.live.authorization.allow_ttl = INTERVAL;
         config.live.authorization.deny_ttl = INTERVAL;
@@ -52,15 +59,13 @@ async fn watch(client: &Client, accept: &'static str) -> anyhow::Result<Watch> {
     let mut watch = client
         .watch(&format!("{COLLECTION}?{START}"), accept)
         .await?;
-    ensure!(matches!(
-        watch.next().await?,
-        Some(Event::Object("ADDED", ..))
-    ));
-    ensure!(matches!(
-        watch.next().await?,
-        Some(Event::Bookmark(_, true))
-    ));
-    Ok(watch)
+    loop {
+        match watch.next().await?.context("it ended")? {
+            Event::Object("ADDED", ..) => {}
+            Event::Bookmark(_, true) => return Ok(watch),
+            other => anyhow::bail!("{other:?}"),
+        }
+    }
 }
 
 async fn ask_again(client: &Client) -> anyhow::Result<Answer> {
@@ -130,6 +135,83 @@ async fn a_watch_whose_right_was_taken_away_ends_and_its_retry_gets_403() -> any
     assert_eq!(revoked(&fixture, "authorization").await?, 4);
     assert_eq!(revoked(&fixture, "authentication").await?, 0);
     drop(others);
+    fixture.stop().await;
+    apiserver.shutdown().await;
+    Ok(())
+}
+
+/// Longer than a test lasts: what ends, was told to.
+const NEVER: Duration = Duration::from_secs(3600);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_proxy_decides_a_watch_ends_as_soon_as_its_right_goes() -> anyhow::Result<()> {
+    let (apiserver, fixture) = start_as(NEVER, true).await?;
+    let (ca, address) = (apiserver.pki().ca(), fixture.proxy.address());
+    let admin = apiserver.pki().issue("admin", Some("system:masters"))?;
+    let admin = Client::new(apiserver.addr(), ca, Some(&admin), Protocol::Http2)?;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "default", "uid": "u"},
+        "spec": {"nodeName": "n1", "containers": [], "imagePullSecrets": [{"name": "own"}]}});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "own", "namespace": "default", "uid": "u"}});
+    load(&apiserver, ("", "pods"), pod);
+    load(&apiserver, ("", "secrets"), secret);
+    let own = "/api/v1/namespaces/default/secrets?watch=1&fieldSelector=metadata.name%3Down";
+    for protocol in PROTOCOLS {
+        let_read(&apiserver, "default", &["alice", "bob"]);
+        let alice = apiserver.pki().issue("alice", Some("dev"))?;
+        let alice = Client::new(address, ca, Some(&alice), protocol)?;
+        let bob = apiserver.pki().issue("bob", Some("dev"))?;
+        let bob = Client::new(address, ca, Some(&bob), protocol)?;
+        let permitted = async |client: &Client| {
+            tokio::time::timeout(PATIENCE, async {
+                while ask_again(client).await?.status != 200 {}
+                anyhow::Ok(())
+            })
+            .await?
+        };
+        permitted(&alice).await?;
+        permitted(&bob).await?;
+        let (alices, mut bobs) = (watch(&alice, JSON).await?, watch(&bob, PROTOBUF).await?);
+        let_read(&apiserver, "default", &["bob"]);
+        ended(alices).await?;
+        assert_eq!(ask_again(&alice).await?.status, 403);
+        let name = format!("next-{protocol:?}").to_lowercase();
+        put(&apiserver, &name, 1);
+        goes_on(&mut bobs, &format!("default/{name}")).await?;
+
+        let binding = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings/reader";
+        admin
+            .write(Method::DELETE, binding, &json!({}))
+            .await?
+            .ok()?;
+        ended(bobs).await?;
+        assert_eq!(ask_again(&bob).await?.status, 403);
+    }
+    let node = |name: &str| -> anyhow::Result<Client> {
+        let credential = apiserver.pki().issue_node(name)?;
+        Client::new(address, ca, Some(&credential), Protocol::Http2)
+    };
+    let (kubelet, other) = (node("n1")?, node("n2")?);
+    let secrets = kubelet.watch(own, JSON).await?;
+    let mut nodes = other
+        .watch(
+            "/api/v1/nodes?watch=1&fieldSelector=metadata.name%3Dn2",
+            JSON,
+        )
+        .await?;
+    let (pod, now) = (
+        "/api/v1/namespaces/default/pods/p",
+        json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}),
+    );
+    admin.write(Method::DELETE, pod, &now).await?.ok()?;
+    ended(secrets).await?;
+    assert_eq!(kubelet.get(own).await?.status, 403);
+    let n2 = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2", "uid": "u"}});
+    load(&apiserver, ("", "nodes"), n2);
+    goes_on(&mut nodes, "n2").await?;
+    assert_eq!(revoked(&fixture, "authorization").await?, 5);
+    drop(nodes);
     fixture.stop().await;
     apiserver.shutdown().await;
     Ok(())
