@@ -208,7 +208,11 @@ where
 {
     let pki = Pki::ephemeral()?;
     let upstream = Scripted::start(&pki, handle).await?;
-    let fixture = Fixture::behind(&pki, upstream.address, |_| ()).await?;
+    let fixture = Fixture::behind(&pki, upstream.address, |config| {
+        // It knows no objects: the proxy asks nothing of its own.
+        config.startup.authorizers.node = false;
+    })
+    .await?;
     Ok((pki, upstream, fixture))
 }
 
