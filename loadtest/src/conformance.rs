@@ -374,6 +374,14 @@ macro_rules! collect {
 }
 for_each_case!(collect);
 
+macro_rules! sections {
+    ($($section:ident { $($laws:tt)* })*) => {
+        /// The sections of [`for_each_case_of_access`].
+        pub const SECTIONS_OF_ACCESS: &[&str] = &[$(stringify!($section),)*];
+    };
+}
+for_each_case_of_access! { sections }
+
 /// Makes a test of every case, which the static `SUITE` beside it runs.
 #[macro_export]
 macro_rules! test_each_case {

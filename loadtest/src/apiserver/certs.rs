@@ -470,6 +470,7 @@ upstream:
     mode: RequestHeader
     certFile: {front_crt}
     keyFile: {front_key}
+{AUTHORIZERS}
 ",
         server_crt = file("server.crt"),
         server_key = file("server.key"),

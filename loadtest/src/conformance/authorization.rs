@@ -121,9 +121,11 @@ pub async fn a_revoked_right_ends_new_requests_and_no_running_watch(
 }
 
 /// 141: when nobody can say whether a user may, the answer is an error in text and never an object;
-/// administrators need nobody to say so.
+/// administrators need nobody to say so. A proxy that decides by itself needs nobody for what it
+/// grants.
 pub async fn without_a_decision_there_is_no_answer(cluster: &Cluster) -> anyhow::Result<()> {
-    cluster.proxy()?;
+    let decides = cluster.proxy()?.decides;
+    cluster.embedded()?;
     let cluster = &cluster.own(Setup::default()).await?;
     let faults = cluster.embedded()?.faults();
     let namespace = cluster.namespace("a").await?;
@@ -158,7 +160,14 @@ pub async fn without_a_decision_there_is_no_answer(cluster: &Cluster) -> anyhow:
         );
         anyhow::Ok(())
     };
-    try_join_all(targets.iter().map(refused)).await?;
+    if decides {
+        alice.get(&collection).await?.ok()?;
+        ensure!(alice.get(&format!("{collection}/x")).await?.status == 200);
+        let other = format!("/api/v1/namespaces/{namespace}/secrets");
+        ensure!(alice.get(&other).await?.status != 200);
+    } else {
+        try_join_all(targets.iter().map(refused)).await?;
+    }
     cluster.admin().get(&collection).await?.ok()?;
     // What is passed through is for the apiserver to decide.
     ensure!(alice.get("/metrics").await?.status == 403);

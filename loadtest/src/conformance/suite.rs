@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
-use super::{CASES, Case, Cluster, Environment, NotApplicable, Setup, Started};
+use super::{CASES, Case, Cluster, Environment, NotApplicable, SECTIONS_OF_ACCESS, Setup, Started};
 use crate::client::Journal;
 
 /// Cases that run at a time when all are run.
@@ -73,14 +73,13 @@ impl Suite {
         })
     }
 
-    /// The same with the cases of some sections only.
+    /// The same with the cases about who is who and who may what only.
     #[must_use]
-    pub fn only(mut self, sections: &[&str]) -> Self {
-        let is_kept = |case: &Case| {
+    pub fn of_access(mut self) -> Self {
+        self.cases.retain(|case| {
             let section = case.name.split("::").next();
-            sections.iter().any(|kept| section == Some(kept))
-        };
-        self.cases.retain(|case| is_kept(case));
+            SECTIONS_OF_ACCESS.iter().any(|own| section == Some(own))
+        });
         self
     }
 

@@ -1,5 +1,8 @@
 //! Every law through the proxy: `cargo test -p watershed --test wire conformance::LAW`. The list
 //! of laws and what they say is the judge's, which holds the embedded apiserver to them as well.
+//!
+//! The laws of access are run twice: where the apiserver decides, and where the proxy does
+//! (`conformance::decided::LAW`).
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,12 +13,12 @@ use watershed_loadtest::{
     conformance::{
         ControlPlane, Environment, Proxied, Running, Setup, Started, Subject, Suite, start_embedded,
     },
-    for_each_case, test_each_case,
+    for_each_case, for_each_case_of_access, test_each_case,
 };
 
-use crate::fixture::{Fixture, preload};
+use crate::fixture::{Fixture, Form, preload};
 
-struct Through;
+struct Through(Form);
 
 struct Pair {
     fixture: Fixture,
@@ -27,6 +30,7 @@ impl Environment for Through {
         Box::pin(async move {
             let apiserver = Arc::new(start_embedded(&setup).await?);
             let fixture = Fixture::start_without_files(&apiserver, |config| {
+                self.0.declare(config);
                 set_up(&mut config.live, &setup);
             })
             .await?;
@@ -36,7 +40,7 @@ impl Environment for Through {
                     ca: apiserver.pki().ca().to_owned(),
                     proxy: Some(Proxied {
                         admin: fixture.proxy.admin_address(),
-                        decides: false,
+                        decides: self.0.decides(),
                     }),
                     control_plane: Arc::clone(&apiserver) as Arc<dyn ControlPlane>,
                     setup,
@@ -75,8 +79,19 @@ impl Running for Pair {
     }
 }
 
-static SUITE: LazyLock<Suite> = LazyLock::new(|| {
-    Suite::new("through the proxy", Arc::new(Through)).expect("a test process can have a runtime")
-});
+fn suite(name: &'static str, form: Form) -> Suite {
+    Suite::new(name, Arc::new(Through(form))).expect("a test process can have a runtime")
+}
+
+static SUITE: LazyLock<Suite> = LazyLock::new(|| suite("through the proxy", Form::Reviews));
 
 for_each_case!(test_each_case);
+
+mod decided {
+    use super::*;
+
+    static SUITE: LazyLock<Suite> =
+        LazyLock::new(|| suite("through a proxy that decides", Form::Local).of_access());
+
+    for_each_case_of_access! { test_each_case }
+}

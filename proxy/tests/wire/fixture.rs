@@ -27,16 +27,25 @@ pub(crate) struct Fixture {
 pub(crate) enum Form {
     /// The apiserver, asked by SubjectAccessReview.
     Reviews,
+    /// The proxy, told that Node and RBAC are the apiserver's authorizers.
+    Local,
 }
 
 /// Every form.
-pub(crate) const FORMS: [Form; 1] = [Form::Reviews];
+pub(crate) const FORMS: [Form; 2] = [Form::Reviews, Form::Local];
 
 impl Form {
     /// Declares the control plane so that it comes to this form.
-    pub(crate) fn declare(self, _config: &mut Config) {
+    pub(crate) fn declare(self, config: &mut Config) {
+        config.startup.authorizers.node = self.decides();
+        config.startup.authorizers.rbac = self.decides();
+    }
+
+    /// Whether the proxy decides.
+    pub(crate) fn decides(self) -> bool {
         match self {
-            Self::Reviews => {}
+            Self::Reviews => false,
+            Self::Local => true,
         }
     }
 }
@@ -85,6 +94,8 @@ impl Fixture {
         config.startup.listen.address.set_port(0);
         config.startup.admin.address.set_port(0);
         config.live.drain.grace_period = Duration::from_secs(1);
+        // Most peers of these tests are no whole control plane; who has one declares a form.
+        config.startup.authorizers.rbac = false;
         change(&mut config);
         let (live, receiver) = watch::channel(Arc::new(config.live.clone()));
         let proxy = Proxy::start_polling(&config, receiver, interval).await?;

@@ -30,7 +30,7 @@ use crate::{
 
 /// Rounds of requests of each lane, in each form of deciding; one request of a round may be a watch,
 /// which takes a second.
-const ROUNDS: usize = 20;
+const ROUNDS: usize = 16;
 /// Small objects of each owner, and large ones: together they make a list that is compressed.
 const SECRETS: usize = 4;
 const CONFIG_MAPS: usize = 16;
@@ -77,11 +77,11 @@ fn metadata(namespace: &str, name: &str, marker: &str) -> Value {
         "annotations": {"marker": marker}})
 }
 
-/// Objects of every owner; written again and again they stay what they are.
+/// Objects of every owner, some of them in later rounds; written again they stay what they are.
 fn populate(apiserver: &Apiserver, markers: &Markers, round: usize) {
     for (owner, marker) in markers {
         let at = |index: usize| format!("{marker}-{index}.");
-        for index in 0..SECRETS {
+        for index in (0..SECRETS).filter(|index| round == 0 || round % SECRETS == *index) {
             let metadata = metadata(owner, &format!("s{index}"), &at(index));
             let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
                 "metadata": metadata, "data": {"round": format!("{round:04}")}});

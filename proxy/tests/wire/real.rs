@@ -1,7 +1,8 @@
 //! Every law at a real control plane, directly and through the proxy.
 //!
 //! `KUBEBUILDER_ASSETS=FOLDER cargo test -p watershed --test wire real:: -- --ignored --nocapture`,
-//! where the folder has `etcd` and `kube-apiserver`; `LAW=part-of-a-name` picks cases.
+//! where the folder has `etcd` and `kube-apiserver`; `LAW=part-of-a-name` picks cases. The proxy
+//! decides about access by itself; with `REVIEWS=1` it asks.
 //!
 //! Owns the environment of real processes, and the comparison of what a case was told in both ways.
 //! Refuses to pass without having run: a missing folder or executable is a failure. Invariant: each
@@ -24,7 +25,10 @@ use watershed_loadtest::{
 };
 
 use self::control_plane::{Assets, RealControlPlane};
-use crate::{conformance::set_up, fixture::Fixture};
+use crate::{
+    conformance::set_up,
+    fixture::{Fixture, Form},
+};
 
 /// Cases under way at a time; most of them wait for bookmarks.
 const CONCURRENT: usize = 4;
@@ -33,9 +37,18 @@ const CONCURRENT: usize = 4;
 #[ignore = "needs KUBEBUILDER_ASSETS, a folder with etcd and kube-apiserver"]
 fn a_real_control_plane_is_the_same_directly_and_through_the_proxy() -> anyhow::Result<()> {
     let assets = Assets::from_env()?;
+    let form = match std::env::var("REVIEWS") {
+        Ok(_set) => Form::Reviews,
+        Err(_unset) => Form::Local,
+    };
     let suite = |name, is_proxied| {
         let assets = assets.clone();
-        Suite::new(name, Arc::new(Real { assets, is_proxied }))
+        let real = Real {
+            assets,
+            is_proxied,
+            form,
+        };
+        Suite::new(name, Arc::new(real))
     };
     let suites = [
         suite("directly at a real apiserver", false)?,
@@ -92,6 +105,7 @@ async fn compare(case: &Case, suites: &[Suite; 2]) -> Option<String> {
 struct Real {
     assets: Assets,
     is_proxied: bool,
+    form: Form,
 }
 
 impl Environment for Real {
@@ -99,7 +113,7 @@ impl Environment for Real {
         Box::pin(async move {
             let plane = Arc::new(RealControlPlane::start(&self.assets, &setup).await?);
             let fixture = match self.is_proxied {
-                true => Some(proxy(&plane, &setup).await?),
+                true => Some(proxy(&plane, &setup, self.form).await?),
                 false => None,
             };
             let proxied = fixture.as_ref().map(|fixture| &fixture.proxy);
@@ -109,7 +123,7 @@ impl Environment for Real {
                     ca: plane.pki().ca().to_owned(),
                     proxy: proxied.map(|proxy| Proxied {
                         admin: proxy.admin_address(),
-                        decides: false,
+                        decides: self.form.decides(),
                     }),
                     control_plane: Arc::clone(&plane) as Arc<dyn ControlPlane>,
                     setup,
@@ -121,13 +135,14 @@ impl Environment for Real {
 }
 
 /// A proxy with the rights of the chart.
-async fn proxy(plane: &RealControlPlane, setup: &Setup) -> anyhow::Result<Fixture> {
+async fn proxy(plane: &RealControlPlane, setup: &Setup, form: Form) -> anyhow::Result<Fixture> {
     let (cert_file, key_file) = plane.proxy_credential()?;
     Fixture::behind(plane.pki(), plane.address(), |config| {
         config.startup.upstream.credentials = Credentials::ClientCertificate {
             cert_file,
             key_file,
         };
+        form.declare(config);
         set_up(&mut config.live, setup);
     })
     .await
