@@ -3,7 +3,7 @@
 //! Owns the switches; the places that misbehave ask here. Refuses to decide when: tests and
 //! scenarios do. Invariant: with no switch set the server behaves as if this module did not exist.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -42,7 +42,8 @@ pub struct Faults {
     connections: watch::Sender<u64>,
     stalled: AtomicBool,
     stall_wakers: Mutex<Vec<Waker>>,
-    expired_watches: AtomicU64,
+    /// Of which resource, and how many.
+    expired_watches: Mutex<(String, u64)>,
     bookmarks_withheld: AtomicBool,
     watch_list_refused: AtomicBool,
     caches_held: AtomicBool,
@@ -57,7 +58,7 @@ impl Default for Faults {
             connections: watch::Sender::new(0),
             stalled: AtomicBool::new(false),
             stall_wakers: Mutex::default(),
-            expired_watches: AtomicU64::new(0),
+            expired_watches: Mutex::default(),
             bookmarks_withheld: AtomicBool::new(false),
             watch_list_refused: AtomicBool::new(false),
             caches_held: AtomicBool::new(false),
@@ -112,23 +113,22 @@ impl Faults {
         std::future::poll_fn(|context| self.poll_stall(context)).await;
     }
 
-    /// The next `count` watches start with ERROR 410 Expired.
-    pub fn expire_watches(&self, count: u64) {
-        self.expired_watches.store(count, Ordering::SeqCst);
+    /// The next `count` watches of a resource start with ERROR 410 Expired.
+    pub fn expire_watches(&self, resource: &str, count: u64) {
+        *self.expired_watches.lock() = (resource.to_owned(), count);
     }
 
     pub(super) fn refuse_watch(&self, resource: &Resource) -> Option<Status> {
-        let take = |left: u64| left.checked_sub(1);
-        let taken = self
-            .expired_watches
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
-        taken.ok().map(|_| {
-            let text = format!(
-                "too old resource version: {} is gone by order",
-                resource.resource
-            );
-            Status::expired(text)
-        })
+        let mut expired = self.expired_watches.lock();
+        let (expiring, left) = &mut *expired;
+        if *expiring != resource.resource || *left == 0 {
+            return None;
+        }
+        *left -= 1;
+        Some(Status::expired(format!(
+            "too old resource version: {} is gone by order",
+            resource.resource
+        )))
     }
 
     /// Sends no bookmarks, except those that close initial events.

@@ -126,7 +126,7 @@ async fn faults_strike_once_ordered_and_then_stop() {
     assert!(text.starts_with("HTTP/1.1 429") && text.contains("retry-after: 1"));
     let text = get(&mut stream, "/api/v1/nodes", "", "\"items\"").await;
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
-    server.faults().expire_watches(1);
+    server.faults().expire_watches("configmaps", 1);
     let text = get(&mut stream, WATCH, "", "\"code\"").await;
     assert!(text.contains("\"reason\":\"Expired\""), "{text}");
     server.faults().damage_frames(Damage::Truncated, 1);

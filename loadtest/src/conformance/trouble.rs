@@ -333,7 +333,7 @@ pub async fn a_relist_ends_watches_and_forgets_what_was_before(
     shows(&mut watch, "first", first).await?;
 
     if own.is_through_proxy() {
-        embedded.faults().expire_watches(1);
+        embedded.faults().expire_watches("configmaps", 1);
         embedded.faults().cut_connections();
     } else {
         let config_maps = embedded.registry().find("", "v1", "configmaps");

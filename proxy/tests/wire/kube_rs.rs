@@ -397,7 +397,7 @@ fn misbehave(apiserver: &Apiserver, kind: &ApiResource, which: u32) {
         0 => apiserver.faults().cut_connections(),
         1 => apiserver.relist(&found.expect("it is served")),
         2 => {
-            apiserver.faults().expire_watches(1);
+            apiserver.faults().expire_watches(&kind.plural, 1);
             apiserver.faults().cut_connections();
         }
         _ => apiserver.compact(apiserver.store().revision()),

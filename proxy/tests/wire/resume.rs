@@ -358,7 +358,7 @@ async fn a_relist_ends_watches_cleanly_and_forgets_what_came_before() -> anyhow:
     let first = put(&apiserver, "first");
     expect(&mut watch, "first", first).await?;
 
-    apiserver.faults().expire_watches(1);
+    apiserver.faults().expire_watches("configmaps", 1);
     apiserver.faults().cut_connections();
     let end = watch.object().await?;
     assert_eq!(end, None, "a relist ends a watch without a word");
