@@ -9,7 +9,7 @@ use std::{path::Path, time::Duration};
 
 use watershed_loadtest::golden::{Embedded, Outcome, Scenario, judge, replay};
 
-use crate::fixture::{Fixture, preload};
+use crate::fixture::{Fixture, Form, preload};
 
 /// Recordings whose outcome rightly differs through a proxy, and why.
 const DIFFERENT: [(&str, &str); 2] = [
@@ -23,7 +23,7 @@ const DIFFERENT: [(&str, &str); 2] = [
     ),
 ];
 
-async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
+async fn run(scenario: Scenario, form: Form) -> anyhow::Result<Outcome> {
     if !scenario.replayable {
         let reason = "a sample of a race or a fault".to_owned();
         return Ok(Outcome::Skipped { reason });
@@ -39,6 +39,9 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
         // Recordings change rights between two steps; remembered decisions are tested elsewhere.
         config.live.authorization.allow_ttl = Duration::ZERO;
         config.live.authorization.deny_ttl = Duration::ZERO;
+        // What was granted to a watch stays granted to it on an apiserver.
+        config.live.authorization.revalidate_watches = Duration::ZERO;
+        form.declare(config);
         // History that a recording resumes from must have been watched when it was made.
         for resource in ["configmaps", "namespaces", "pods"] {
             preload(&mut config.live, "", resource);
@@ -63,7 +66,19 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recordings_replay_through_the_proxy() -> anyhow::Result<()> {
     let only = std::env::var("GOLDEN").ok();
-    let verdict = judge(only.as_deref(), run).await?;
+    hold(only.as_deref(), Form::Reviews).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recordings_of_access_replay_where_the_proxy_decides() -> anyhow::Result<()> {
+    for group in ["authn", "authz"] {
+        hold(Some(group), Form::Local).await?;
+    }
+    Ok(())
+}
+
+async fn hold(only: Option<&str>, form: Form) -> anyhow::Result<()> {
+    let verdict = judge(only, |scenario| run(scenario, form)).await?;
     println!("{}", verdict.report());
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wire/golden/passing.txt");
     let wrong = verdict.against(&list)?;
