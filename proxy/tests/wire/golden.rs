@@ -7,7 +7,7 @@
 
 use std::{path::Path, time::Duration};
 
-use watershed_loadtest::golden::{Embedded, Outcome, Scenario, judge, replay};
+use watershed_loadtest::golden::{Embedded, Outcome, Scenario, Verdict, judge, replay};
 
 use crate::fixture::{Fixture, Form, preload};
 
@@ -66,20 +66,22 @@ async fn run(scenario: Scenario, form: Form) -> anyhow::Result<Outcome> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recordings_replay_through_the_proxy() -> anyhow::Result<()> {
     let only = std::env::var("GOLDEN").ok();
-    hold(only.as_deref(), Form::Reviews).await
+    let verdict = judge(only.as_deref(), |scenario| run(scenario, Form::Reviews)).await?;
+    println!("{}", verdict.report());
+    hold(&verdict)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recordings_of_access_replay_where_the_proxy_decides() -> anyhow::Result<()> {
     for group in ["authn", "authz"] {
-        hold(Some(group), Form::Local).await?;
+        let verdict = judge(Some(group), |scenario| run(scenario, Form::Local)).await?;
+        println!("{}", verdict.report());
+        hold(&verdict)?;
     }
     Ok(())
 }
 
-async fn hold(only: Option<&str>, form: Form) -> anyhow::Result<()> {
-    let verdict = judge(only, |scenario| run(scenario, form)).await?;
-    println!("{}", verdict.report());
+fn hold(verdict: &Verdict) -> anyhow::Result<()> {
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wire/golden/passing.txt");
     let wrong = verdict.against(&list)?;
     anyhow::ensure!(wrong.is_empty(), "\n{}", wrong.join("\n"));
