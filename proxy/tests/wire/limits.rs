@@ -168,17 +168,26 @@ async fn requests_under_way_are_counted_to_the_end_of_their_answers() -> anyhow:
             ensure!(open(&client, LIST).await?.status == 200);
         }
         apiserver.faults().fail_requests(HANGING, Failure::Hang, 2);
-        let hanging = [(); 2].map(|()| {
+        let hang = || {
             let client = Arc::clone(&client);
             AbortOnDropHandle::new(tokio::spawn(async move { open(&client, HANGING).await }))
-        });
-        // A list that comes before both of them is still answered.
-        let refused = loop {
-            let answer = open(&client, LIST).await?.whole().await?;
-            if answer.status != 200 {
-                break answer;
+        };
+        let mut hanging = [hang(), hang()];
+        // A list that comes before both of them is still answered, and may be why one of them is not.
+        let trying = async {
+            loop {
+                let answer = open(&client, LIST).await?.whole().await?;
+                if answer.status != 200 && hanging.iter().all(|it| !it.is_finished()) {
+                    return anyhow::Ok(answer);
+                }
+                for refused in hanging.iter_mut().filter(|it| it.is_finished()) {
+                    *refused = hang();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
+        let refused = tokio::time::timeout(crate::client::PATIENCE, trying).await;
+        let refused = refused.context("lists are answered beside two requests")??;
         ensure_refused(&refused, &format!("{protocol:?}"))?;
         drop(hanging);
         ensure_served_again(&client, LIST).await?;
