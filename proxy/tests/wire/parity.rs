@@ -10,7 +10,10 @@
 
 mod world;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use fastrand::Rng;
@@ -33,12 +36,16 @@ const BEFORE: usize = 60;
 const QUESTIONS: usize = 60;
 /// Questions that nobody asked before, once nothing is written.
 const MORE_QUESTIONS: usize = 250;
-/// How long is written, and a moment between two writes.
+/// How long is written at least, and a moment between two writes.
 const NOISE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_millis(15));
+/// How long is written at most until enough was asked.
+const NOISE_MAX: Duration = Duration::from_secs(60);
+/// Grants and refusals while objects are written, of each, and answers that change meanwhile.
+const ENOUGH: (usize, usize) = (20, 3);
 /// Who asks at a time.
 const ASKERS: usize = 24;
 /// How long a right may outlive its end: the way of an event through a slow debug build.
-const LATE: Duration = Duration::from_secs(2);
+const LATE: Duration = Duration::from_secs(5);
 /// How long the last writes may take to be known.
 const SETTLED: Duration = Duration::from_secs(20);
 
@@ -145,17 +152,44 @@ fn in_order(text: &str) -> String {
     sorted.unwrap_or_else(|| text.to_owned())
 }
 
+/// What is answered while objects are written, and what would have been right.
+#[derive(Default)]
+struct Doubted {
+    truths: Mutex<Vec<Truth>>,
+    granted: AtomicUsize,
+    refused: AtomicUsize,
+    is_over: AtomicBool,
+}
+
+impl Doubted {
+    /// Grants, refusals, and questions whose answer has changed.
+    fn counts(&self) -> (usize, usize, usize) {
+        let truths = self.truths.lock();
+        let changed = truths.iter().filter(|truth| truth.since.is_some()).count();
+        let (granted, refused) = (&self.granted, &self.refused);
+        let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
+        (count(granted), count(refused), changed)
+    }
+
+    fn is_enough(&self) -> bool {
+        let (granted, refused, changed) = self.counts();
+        granted > ENOUGH.0 && refused > ENOUGH.0 && changed > ENOUGH.1
+    }
+}
+
 /// Writes for a while. What the questions' answers are is known after each write.
 async fn write(
     world: &mut World<'_>,
     rng: &mut Rng,
     parties: &Parties,
     questions: &[Question],
-    truths: &Mutex<Vec<Truth>>,
+    doubted: &Doubted,
 ) -> usize {
-    let end = Instant::now() + NOISE.0;
+    let begun = Instant::now();
+    let is_over = |passed| passed >= NOISE_MAX || passed >= NOISE.0 && doubted.is_enough();
+    let truths = &doubted.truths;
     let mut writes = 0;
-    while Instant::now() < end {
+    while !is_over(begun.elapsed()) {
         {
             let mut truths = truths.lock();
             world.change(rng);
@@ -170,34 +204,33 @@ async fn write(
         writes += 1;
         sleep(NOISE.1).await;
     }
+    doubted.is_over.store(true, Ordering::Relaxed);
     writes
 }
 
-/// Asks until the writer is done; counts grants and refusals.
+/// Asks until the writer is done.
 async fn doubt(
     mut rng: Rng,
     parties: &Parties,
     questions: &[Question],
-    truths: &Mutex<Vec<Truth>>,
-    is_over: &std::sync::atomic::AtomicBool,
-) -> anyhow::Result<(usize, usize)> {
-    let mut counts = (0, 0);
-    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+    doubted: &Doubted,
+) -> anyhow::Result<()> {
+    while !doubted.is_over.load(Ordering::Relaxed) {
         let index = rng.usize(..questions.len());
         let question = &questions[index];
         let begun = Instant::now();
         let (status, text) = ask(&parties.proxied[question.caller], &question.target).await?;
-        let truth = truths.lock()[index];
+        let truth = doubted.truths.lock()[index];
         let changed_since = |moment: Instant| truth.since.is_some_and(|since| since >= moment);
         if status == 403 {
-            counts.1 += 1;
+            doubted.refused.fetch_add(1, Ordering::Relaxed);
             ensure!(
                 !truth.allowed || changed_since(begun),
                 "refused what was allowed all the time: {}: {text}",
                 parties.describe(question)
             );
         } else {
-            counts.0 += 1;
+            doubted.granted.fetch_add(1, Ordering::Relaxed);
             ensure!(
                 truth.allowed || changed_since(begun - LATE),
                 "granted what was refused all the time: {}: {status}",
@@ -205,7 +238,7 @@ async fn doubt(
             );
         }
     }
-    Ok(counts)
+    Ok(())
 }
 
 /// Nothing is written any more: the answers are the apiserver's.
@@ -259,23 +292,16 @@ async fn compare(form: Form, seed: u64) -> anyhow::Result<()> {
         allowed: parties.truth(&apiserver, question),
         since: None,
     };
-    let truths = Mutex::new(questions.iter().map(truth).collect());
-    let is_over = std::sync::atomic::AtomicBool::new(false);
-    let asking = (0..ASKERS).map(|_| doubt(rng.fork(), &parties, &questions, &truths, &is_over));
-    let asking = try_join_all(asking.collect::<Vec<_>>());
-    let writing = async {
-        let writes = write(&mut world, &mut rng, &parties, &questions, &truths).await;
-        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
-        anyhow::Ok(writes)
+    let doubted = Doubted {
+        truths: Mutex::new(questions.iter().map(truth).collect()),
+        ..Doubted::default()
     };
-    let (counts, writes) = tokio::try_join!(asking, writing)?;
-    let sum = |pick: fn(&(usize, usize)) -> usize| counts.iter().map(pick).sum::<usize>();
-    let (granted, refused) = (sum(|own| own.0), sum(|own| own.1));
-    let changed = truths
-        .lock()
-        .iter()
-        .filter(|truth| truth.since.is_some())
-        .count();
+    let asking = (0..ASKERS).map(|_| doubt(rng.fork(), &parties, &questions, &doubted));
+    let asking = try_join_all(asking.collect::<Vec<_>>());
+    let writing = write(&mut world, &mut rng, &parties, &questions, &doubted);
+    let writing = async { anyhow::Ok(writing.await) };
+    let (_, writes) = tokio::try_join!(asking, writing)?;
+    let (granted, refused, changed) = doubted.counts();
     let deadline = Instant::now() + SETTLED;
     agree(&parties, &questions, deadline).await?;
     let more = parties.questions(&mut rng, MORE_QUESTIONS);
@@ -289,10 +315,7 @@ async fn compare(form: Form, seed: u64) -> anyhow::Result<()> {
          {changed} of {} answers changed, {reviews} reviews",
         questions.len()
     );
-    ensure!(
-        granted > 20 && refused > 20 && changed > 5,
-        "too little was asked"
-    );
+    ensure!(doubted.is_enough(), "too little was asked");
     fixture.stop().await;
     apiserver.shutdown().await;
     Ok(())
