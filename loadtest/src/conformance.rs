@@ -22,7 +22,7 @@
 //! [`UNCLAIMED`] with a reason.
 //!
 //! Who may read what does not depend on who says so: a proxy can ask the apiserver or decide by
-//! itself, and [`for_each_case_of_access`] lists what has to be run both ways.
+//! itself, and `for_each_case_of_access` lists what has to be run both ways.
 
 mod cluster;
 mod environment;
@@ -376,7 +376,7 @@ for_each_case!(collect);
 
 macro_rules! sections {
     ($($section:ident { $($laws:tt)* })*) => {
-        /// The sections of [`for_each_case_of_access`].
+        /// The sections of `for_each_case_of_access`.
         pub const SECTIONS_OF_ACCESS: &[&str] = &[$(stringify!($section),)*];
     };
 }

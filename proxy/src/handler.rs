@@ -15,12 +15,11 @@
 //!           403         └─► shared read ─► answer  (not fresh, not ready, not in history)
 //! ```
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod answered;
 
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::{
     sync::watch,
@@ -29,6 +28,7 @@ use tokio::{
 use watershed_cache::{Resource, ResourceVersion, encoding::Encoding};
 use watershed_config::Live;
 
+use self::answered::{AUDIT_ID, Answered, completed, local};
 use crate::{
     authn::{Authenticator, Credential, Identity},
     authz::{Attributes, Authorizer, Marks, Permit, Tenures},
@@ -41,7 +41,7 @@ use crate::{
     listener::{ConnectionInfo, Protocol},
     metrics::{Metrics, ReasonLabels, RequestLabels},
     negotiate::{Action, Endpoint, ErrorsOf, negotiate},
-    passthrough::{Passthrough, ToUpgrade},
+    passthrough::Passthrough,
     request::{self, Query, RequestInfo, RequestInfoError, Verb},
     serve::{self, Compressor, Instead, Read, Reason, Representation, answer::Answerer},
     shared_reads::{Bounds, Shared, SharedKey, SharedReads},
@@ -52,8 +52,6 @@ use crate::{
 /// How much longer than its own deadline a forwarded request may take: the apiserver, which keeps
 /// the same one, is given the time to say so itself.
 const OWN_TIMEOUT: Duration = Duration::from_secs(2);
-
-const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// Everything a request meets. One for the whole proxy.
 pub(crate) struct Handler {
@@ -69,12 +67,6 @@ pub(crate) struct Handler {
     pub(crate) metrics: Metrics,
     pub(crate) live: watch::Receiver<Arc<Live>>,
     pub(crate) drain: Drain,
-}
-
-/// How a request was answered: the metric label, and the response.
-struct Answered {
-    served: &'static str,
-    response: Response<Body>,
 }
 
 /// A request that was understood.
@@ -435,45 +427,6 @@ impl Handler {
     }
 }
 
-impl Answered {
-    fn cached(response: Response<Body>) -> Self {
-        Self {
-            served: "cache",
-            response,
-        }
-    }
-
-    fn with_warning(mut self, warning: Option<&'static str>) -> Self {
-        if let Some(warning) = warning.map(HeaderValue::from_static) {
-            let headers = self.response.headers_mut();
-            headers.append(header::WARNING, warning);
-        }
-        self
-    }
-
-    /// The answer to who has too much under way.
-    fn limited(status: Status, errors: ErrorsOf<'_>) -> Self {
-        Self {
-            served: "limited",
-            response: local(status, errors),
-        }
-    }
-
-    /// The same answer, which gives `place` back at its end.
-    fn keep(mut self, place: Option<Place>) -> Self {
-        self.response = self.response.map(|body| body.keep(place));
-        self
-    }
-
-    /// An error of the proxy's own.
-    fn refused(status: Status, errors: ErrorsOf<'_>) -> Self {
-        Self {
-            served: "refused",
-            response: local(status, errors),
-        }
-    }
-}
-
 /// What is asked, of one host: of two, each hop could believe another.
 fn info_of(request: &Request<Incoming>, query: &Query) -> Result<RequestInfo, RequestInfoError> {
     if request
@@ -513,28 +466,4 @@ fn errors_of<'a>(request: &'a Request<Incoming>, query: &'a Query) -> ErrorsOf<'
         headers: request.headers(),
         query,
     }
-}
-
-fn local(status: Status, errors: ErrorsOf<'_>) -> Response<Body> {
-    status.into_response(&errors.format()).map(Body::full)
-}
-
-/// Adds what every answer has: the request's Audit-Id or a new one, and the time; unless the
-/// apiserver did, or left them out because the connection was no longer HTTP to it.
-fn completed(mut response: Response<Body>, sent: Option<HeaderValue>) -> Response<Body> {
-    if response.extensions().get::<ToUpgrade>().is_some() {
-        return response;
-    }
-    let headers = response.headers_mut();
-    headers.entry(AUDIT_ID).or_insert_with(|| {
-        sent.unwrap_or_else(|| {
-            let id = uuid::Uuid::new_v4().to_string();
-            HeaderValue::from_str(&id).expect("a UUID is a header value")
-        })
-    });
-    headers.entry(header::DATE).or_insert_with(|| {
-        let now = httpdate::fmt_http_date(SystemTime::now());
-        HeaderValue::from_str(&now).expect("a date is a header value")
-    });
-    response
 }

@@ -9,9 +9,12 @@ use tokio::{net::TcpStream, sync::watch};
 use tokio_util::task::AbortOnDropHandle;
 use watershed::Proxy;
 use watershed_config::{CachedResource, Config, Live};
-use watershed_loadtest::apiserver::{Apiserver, certs::Pki};
+use watershed_loadtest::apiserver::{
+    Apiserver,
+    certs::{Credential, Pki},
+};
 
-use crate::client::{PATIENCE, empty};
+use crate::client::{Client, PATIENCE, Protocol, empty};
 
 /// A running proxy. Its files live as long as it does.
 pub(crate) struct Fixture {
@@ -105,6 +108,17 @@ impl Fixture {
             live,
             folder: Some(folder),
         })
+    }
+
+    /// A client of the proxy, which trusts the authority of `apiserver`.
+    pub(crate) fn client(
+        &self,
+        apiserver: &Apiserver,
+        credential: Option<&Credential>,
+        protocol: Protocol,
+    ) -> anyhow::Result<Client> {
+        let (address, ca) = (self.proxy.address(), apiserver.pki().ca());
+        Client::new(address, ca, credential, protocol)
     }
 
     /// The status and text of a path of the admin listener.

@@ -56,17 +56,6 @@ async fn start() -> anyhow::Result<Apiserver> {
     Ok(apiserver)
 }
 
-/// A client of the proxy.
-fn client(
-    fixture: &Fixture,
-    apiserver: &Apiserver,
-    credential: Option<&Credential>,
-    protocol: Protocol,
-) -> anyhow::Result<Client> {
-    let address = fixture.proxy.address();
-    Client::new(address, apiserver.pki().ca(), credential, protocol)
-}
-
 /// A request with headers of its own.
 async fn with(
     client: &Client,
@@ -129,7 +118,7 @@ async fn callers_without_a_valid_credential_get_a_401_status() -> anyhow::Result
         for (name, credential, headers) in cases {
             for target in [config_maps("a").as_str(), "/version", "/apis"] {
                 let ask = async || {
-                    let client = client(&fixture, &apiserver, credential, protocol)?;
+                    let client = fixture.client(&apiserver, credential, protocol)?;
                     with(&client, Method::GET, target, headers).await
                 };
                 // A 401 is the last answer of an HTTP/2 connection; a client that meets its end
@@ -159,7 +148,7 @@ async fn a_bearer_token_is_good_for_cached_reads_and_for_passing_through() -> an
     let fixture = Fixture::start(&apiserver, |_| ()).await?;
     let token = [("authorization", "Bearer alice-token")];
     for protocol in PROTOCOLS {
-        let client = client(&fixture, &apiserver, None, protocol)?;
+        let client = fixture.client(&apiserver, None, protocol)?;
         let list = with(&client, Method::GET, &config_maps("a"), &token).await?;
         assert_eq!(list.ok()?["items"][0]["metadata"]["name"], "of-alice");
         assert_eq!(seen_as(&client, &token).await?, "alice");
@@ -184,7 +173,7 @@ async fn who_hides_a_token_behind_a_blank_is_warned_whoever_answers() -> anyhow:
     for credential in [Some(&alice), None] {
         let ca = apiserver.pki().ca();
         let direct = Client::new(apiserver.addr(), ca, credential, Protocol::Http1)?;
-        let proxied = client(&fixture, &apiserver, credential, Protocol::Http1)?;
+        let proxied = fixture.client(&apiserver, credential, Protocol::Http1)?;
         // Answered by the cache, passed through, and refused by the apiserver.
         for target in [&*config_maps("a"), "/version", "/metrics"] {
             let theirs = with(&direct, Method::GET, target, &hidden).await?;
@@ -222,7 +211,7 @@ async fn a_403_is_the_apiservers_byte_for_byte() -> anyhow::Result<()> {
     for protocol in PROTOCOLS {
         let ca = apiserver.pki().ca();
         let direct = Client::new(apiserver.addr(), ca, Some(&bob), protocol)?;
-        let proxied = client(&fixture, &apiserver, Some(&bob), protocol)?;
+        let proxied = fixture.client(&apiserver, Some(&bob), protocol)?;
         for target in &targets {
             for accept in [JSON, PROTOBUF, "application/yaml"] {
                 let headers = [("accept", accept)];
@@ -248,11 +237,11 @@ async fn interleaved_users_see_their_own_and_nothing_else() -> anyhow::Result<()
     let apiserver = start().await?;
     let fixture = Fixture::start(&apiserver, |_| ()).await?;
     // One connection without a certificate: only the token of each request tells them apart.
-    let shared = Arc::new(client(&fixture, &apiserver, None, Protocol::Http2)?);
+    let shared = Arc::new(fixture.client(&apiserver, None, Protocol::Http2)?);
     let pki = apiserver.pki();
     let own = |user: &str| -> anyhow::Result<Arc<Client>> {
         let credential = pki.issue(user, Some("dev"))?;
-        let client = client(&fixture, &apiserver, Some(&credential), Protocol::Http2)?;
+        let client = fixture.client(&apiserver, Some(&credential), Protocol::Http2)?;
         Ok(Arc::new(client))
     };
     let (alice, bob) = (own("alice")?, own("bob")?);
@@ -314,7 +303,7 @@ async fn headers_that_name_another_user_have_no_effect() -> anyhow::Result<()> {
     ];
     for attack in attacks {
         for protocol in PROTOCOLS {
-            let client = client(&fixture, &apiserver, Some(&alice), protocol)?;
+            let client = fixture.client(&apiserver, Some(&alice), protocol)?;
             let cached = with(&client, Method::GET, &config_maps("b"), attack).await?;
             assert_eq!(cached.status, 403, "{attack:?}: {}", cached.text());
             let passed = with(&client, Method::DELETE, &config_maps("b"), attack).await?;
@@ -333,8 +322,8 @@ async fn impersonation_is_the_apiservers_to_decide() -> anyhow::Result<()> {
     let fixture = Fixture::start(&apiserver, |_| ()).await?;
     let admin = apiserver.pki().issue("admin", Some("system:masters"))?;
     let alice = apiserver.pki().issue("alice", Some("dev"))?;
-    let admin = client(&fixture, &apiserver, Some(&admin), Protocol::Http2)?;
-    let alice = client(&fixture, &apiserver, Some(&alice), Protocol::Http2)?;
+    let admin = fixture.client(&apiserver, Some(&admin), Protocol::Http2)?;
+    let alice = fixture.client(&apiserver, Some(&alice), Protocol::Http2)?;
     // The cache is open and knows the administrator's rights.
     admin.get(&config_maps("b")).await?.ok()?;
     let forwarded = || apiserver.counters().requests("list", "", "configmaps");
@@ -369,7 +358,7 @@ async fn impersonation_through_a_proxy_that_impersonates_is_refused_and_never_dr
     let pki = apiserver.pki();
     let admin = pki.issue("admin", Some("system:masters"))?;
     for protocol in PROTOCOLS {
-        let certain = client(&fixture, &apiserver, Some(&admin), protocol)?;
+        let certain = fixture.client(&apiserver, Some(&admin), protocol)?;
         // The cache is open and knows the administrator's rights.
         certain.get(&config_maps("b")).await?.ok()?;
         assert_eq!(seen_as(&certain, &[]).await?, "admin");
@@ -393,7 +382,7 @@ async fn impersonation_through_a_proxy_that_impersonates_is_refused_and_never_dr
         assert_eq!(forwarded(), before);
         // A token speaks for itself, so its owner may.
         let token = ("authorization", "Bearer alice-token");
-        let own = client(&fixture, &apiserver, None, protocol)?;
+        let own = fixture.client(&apiserver, None, protocol)?;
         let direct = Client::new(apiserver.addr(), pki.ca(), None, protocol)?;
         for as_somebody in [("impersonate-user", "bob"), ("impersonate-group", "g")] {
             let target = config_maps("a");
@@ -422,7 +411,7 @@ async fn a_token_of_another_audience_is_a_401() -> anyhow::Result<()> {
         .await?;
         let token = [("authorization", "Bearer alice-token")];
         for protocol in PROTOCOLS {
-            let client = client(&fixture, &apiserver, None, protocol)?;
+            let client = fixture.client(&apiserver, None, protocol)?;
             let answer = with(&client, Method::GET, &config_maps("a"), &token).await?;
             assert_eq!(answer.status, status, "{audience}: {}", answer.text());
         }
@@ -442,7 +431,7 @@ async fn a_broken_reviewer_lets_nobody_in() -> anyhow::Result<()> {
     .await?;
     let token = [("authorization", "Bearer alice-token")];
     let ask = async || {
-        let client = client(&fixture, &apiserver, None, Protocol::Http1)?;
+        let client = fixture.client(&apiserver, None, Protocol::Http1)?;
         with(&client, Method::GET, &config_maps("a"), &token).await
     };
     let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
@@ -465,7 +454,7 @@ async fn anonymous_callers_are_let_in_only_where_that_is_configured() -> anyhow:
             config.live.authentication.anonymous = anonymous;
         })
         .await?;
-        let client = client(&fixture, &apiserver, None, Protocol::Http2)?;
+        let client = fixture.client(&apiserver, None, Protocol::Http2)?;
         let answer = client.get(&config_maps("a")).await?;
         assert_eq!(answer.status, cached, "{}", answer.text());
         assert_eq!(answer.text().contains("system:anonymous"), anonymous);

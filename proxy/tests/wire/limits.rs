@@ -6,9 +6,7 @@ use anyhow::{Context as _, ensure};
 use http::Method;
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
-use watershed_loadtest::apiserver::{
-    Apiserver, Options, authn::Users, certs::Credential, faults::Failure,
-};
+use watershed_loadtest::apiserver::{Apiserver, Options, authn::Users, faults::Failure};
 
 use crate::{
     client::{Answer, Client, Open, Protocol, empty},
@@ -41,16 +39,6 @@ async fn start() -> anyhow::Result<Apiserver> {
         }}),
     );
     Ok(apiserver)
-}
-
-fn client(
-    fixture: &Fixture,
-    apiserver: &Apiserver,
-    credential: Option<&Credential>,
-    protocol: Protocol,
-) -> anyhow::Result<Client> {
-    let address = fixture.proxy.address();
-    Client::new(address, apiserver.pki().ca(), credential, protocol)
 }
 
 /// Asks for `target` and returns as soon as the head is there. Carol has a token.
@@ -103,7 +91,7 @@ async fn a_caller_at_its_limit_of_watches_gets_429_and_another_is_served() -> an
     let admin = pki.issue("admin", Some("system:masters"))?;
     for protocol in PROTOCOLS {
         for credential in [Some(&alice), None] {
-            let client = client(&fixture, &apiserver, credential, protocol)?;
+            let client = fixture.client(&apiserver, credential, protocol)?;
             let mut watches = Vec::new();
             for target in [WATCH, FORWARDED_WATCH, WATCH] {
                 let watch = open(&client, target).await?;
@@ -117,7 +105,7 @@ async fn a_caller_at_its_limit_of_watches_gets_429_and_another_is_served() -> an
             // Its other requests and everybody else's watches are not concerned.
             ensure!(open(&client, LIST).await?.status == 200);
             for other in [&bob, &admin] {
-                let other = self::client(&fixture, &apiserver, Some(other), protocol)?;
+                let other = fixture.client(&apiserver, Some(other), protocol)?;
                 ensure!(open(&other, WATCH).await?.status == 200);
             }
             // The end of any of them makes room for one.
@@ -160,7 +148,7 @@ async fn requests_under_way_are_counted_to_the_end_of_their_answers() -> anyhow:
     .await?;
     let alice = apiserver.pki().issue("alice", None)?;
     for protocol in PROTOCOLS {
-        let client = Arc::new(client(&fixture, &apiserver, Some(&alice), protocol)?);
+        let client = Arc::new(fixture.client(&apiserver, Some(&alice), protocol)?);
         // Nothing is counted that was refused, answered or is a watch.
         let _watch = ensure_served_again(&client, WATCH).await?;
         for _ in 0..5 {
@@ -208,7 +196,7 @@ async fn a_changed_limit_holds_for_who_comes_next_and_cuts_nobody() -> anyhow::R
     let pki = apiserver.pki();
     let (alice, node) = (pki.issue("alice", None)?, pki.issue_node("n1")?);
     let other = pki.issue_node("n2")?;
-    let client = |credential| client(&fixture, &apiserver, Some(credential), Protocol::Http2);
+    let client = |credential| fixture.client(&apiserver, Some(credential), Protocol::Http2);
     let (alice, node, other) = (client(&alice)?, client(&node)?, client(&other)?);
     let mut open_ones = Vec::new();
     for _ in 0..4 {
@@ -252,7 +240,7 @@ async fn a_tunnel_has_its_place_until_its_ends_part() -> anyhow::Result<()> {
     })
     .await?;
     let alice = apiserver.pki().issue("alice", None)?;
-    let client = client(&fixture, &apiserver, Some(&alice), Protocol::Http1)?;
+    let client = fixture.client(&apiserver, Some(&alice), Protocol::Http1)?;
     let websocket = [
         ("connection", "Upgrade"),
         ("upgrade", "websocket"),
