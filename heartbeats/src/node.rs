@@ -1,0 +1,237 @@
+//! What is remembered of one node.
+//!
+//! Owns the times of a lease on both clocks, the node's own pace, and the suspicion that two hosts
+//! share its name. Refuses to remember a renewal of another lease: a new uid is a new node.
+//! Invariant: `written <= heard` unless the upstream says more, `acknowledged <= heard`, and
+//! none of the three ever goes back.
+
+use std::time::Duration;
+
+use crate::bounds::Bounds;
+use crate::{MicroTime, Moment, Renewal, Uid};
+
+/// Disturbances after which a name is taken to be used by two hosts.
+const STRIKES: u8 = 3;
+/// How long renewals of such a name are forwarded after the last disturbance.
+const CONTESTED: Duration = Duration::from_secs(600);
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) uid: Uid,
+    /// The newest that is known.
+    pub(crate) version: u64,
+    /// The newest that the kubelet said, absorbed or not.
+    pub(crate) heard: MicroTime,
+    /// The newest in the store.
+    pub(crate) written: MicroTime,
+    /// The newest that was answered with 200 here, unwritten.
+    pub(crate) acknowledged: MicroTime,
+    pub(crate) heard_at: Option<Moment>,
+    /// When the kubelet said what is in the store, or the watch told of it.
+    pub(crate) written_at: Option<Moment>,
+    /// Since when a write of it is under way.
+    pub(crate) writing: Option<Moment>,
+    contested_until: Moment,
+    connection: u64,
+    /// The longest usual time between two renewals, milliseconds; 0 if not known.
+    interval: u32,
+    /// A longer one, seen once: if seen again, it is the interval.
+    longer: u32,
+    strikes: u8,
+    /// The last renewal said an older time than one before.
+    pub(crate) stepped_back: bool,
+    /// It is in the list of what peers have to hear.
+    pub(crate) changed: bool,
+}
+
+impl Node {
+    pub(crate) fn new(renewal: &Renewal, stored: MicroTime) -> Self {
+        Self {
+            uid: renewal.uid,
+            version: renewal.resource_version,
+            heard: stored,
+            written: stored,
+            acknowledged: MicroTime::MIN,
+            heard_at: None,
+            written_at: None,
+            writing: None,
+            contested_until: Moment::default(),
+            connection: 0,
+            interval: 0,
+            longer: 0,
+            strikes: 0,
+            stepped_back: false,
+            changed: false,
+        }
+    }
+
+    /// Takes in that a renewal came, whether it is newer or not.
+    pub(crate) fn hear(&mut self, now: Moment, renewal: &Renewal, connection: u64) {
+        let newer = renewal.renew_time > self.heard;
+        let moved = self.heard_at.is_some() && connection != self.connection;
+        let apart = self.heard_at.map(|last| now.since(last));
+        let declared = declared(renewal.duration);
+        let hasty = apart.is_some_and(|apart| apart < declared / 2);
+        if moved && (!newer || hasty) {
+            self.strikes = self.strikes.saturating_add(1).min(STRIKES);
+        } else if newer && !moved {
+            self.strikes = self.strikes.saturating_sub(1);
+        }
+        if self.strikes == STRIKES {
+            self.contested_until = now + CONTESTED;
+        }
+        self.stepped_back = renewal.renew_time < self.heard;
+        self.connection = connection;
+        self.version = self.version.max(renewal.resource_version);
+        if newer {
+            self.heard = renewal.renew_time;
+            if let Some(apart) = apart {
+                self.learn(apart);
+            }
+            self.heard_at = Some(now);
+        }
+    }
+
+    /// A shorter interval is believed slowly, a longer one the second time: one may be a loss.
+    fn learn(&mut self, apart: Duration) {
+        let apart = u32::try_from(apart.as_millis()).unwrap_or(u32::MAX);
+        if self.interval == 0 || apart <= self.interval {
+            self.interval = self.interval.max(apart) - self.interval.saturating_sub(apart) / 8;
+            self.longer = 0;
+        } else if apart <= self.interval.saturating_add(self.interval / 2) {
+            self.interval = apart;
+            self.longer = 0;
+        } else if self.longer == 0 {
+            self.longer = apart;
+        } else {
+            self.interval = self.longer.min(apart);
+            self.longer = 0;
+        }
+    }
+
+    /// How long after a write its renewals may be absorbed; zero if never.
+    pub(crate) fn flush_period(&self, bounds: &Bounds, duration: u32) -> Duration {
+        if self.interval == 0 {
+            return Duration::ZERO;
+        }
+        let observed = Duration::from_millis(self.interval.into());
+        let declared = declared(duration);
+        let most = observed.max(jittered(declared));
+        bounds.flush_period(observed.min(declared), most)
+    }
+
+    /// By when it has to be written. One that nobody saw written may be as old as a flush period.
+    pub(crate) fn deadline(&self, bounds: &Bounds, now: Moment) -> Moment {
+        match self.written_at {
+            Some(written_at) => written_at + bounds.deadline(),
+            None => now + bounds.deadline() / 2,
+        }
+    }
+
+    /// Takes in what the store has. `when` is when the kubelet said it, or now.
+    pub(crate) fn stored(&mut self, when: Moment, version: u64, renew_time: MicroTime) {
+        self.version = self.version.max(version);
+        if renew_time > self.written {
+            self.written = renew_time;
+            self.written_at = Some(self.written_at.map_or(when, |last| last.max(when)));
+            self.heard = self.heard.max(renew_time);
+        }
+    }
+
+    /// Whether two hosts seem to renew it.
+    pub(crate) fn is_contested(&self, now: Moment) -> bool {
+        now < self.contested_until
+    }
+
+    /// What was answered and is not in the store.
+    pub(crate) fn owed(&self) -> Option<MicroTime> {
+        (self.acknowledged > self.written).then_some(self.acknowledged)
+    }
+
+    /// The interval that was observed, if there was one.
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        (self.interval > 0).then(|| Duration::from_millis(self.interval.into()))
+    }
+}
+
+/// What a kubelet waits between two renewals, before jitter.
+fn declared(duration_seconds: u32) -> Duration {
+    Duration::from_secs(duration_seconds.into()) / 4
+}
+
+/// With the jitter of a kubelet.
+fn jittered(interval: Duration) -> Duration {
+    interval * 26 / 25
+}
+
+/// A hundred thousand nodes are 25 MB, names, index and allocator included.
+const _: () = assert!(size_of::<Node>() <= 144);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn renewal(at: u64) -> Renewal {
+        Renewal {
+            uid: Uid::from_bits(1),
+            resource_version: 1,
+            renew_time: MicroTime::from_micros(i64::try_from(at * 1_000).unwrap()).unwrap(),
+            duration: 40,
+        }
+    }
+
+    fn at(millis: u64) -> Moment {
+        Moment::after_start(Duration::from_millis(millis))
+    }
+
+    fn node() -> Node {
+        Node::new(&renewal(1), renewal(0).renew_time)
+    }
+
+    #[test]
+    fn a_lost_renewal_does_not_change_the_interval_and_a_slower_pace_does() {
+        let mut node = node();
+        for millis in [1, 10_200, 20_400] {
+            node.hear(at(millis), &renewal(millis), 7);
+        }
+        assert_eq!(node.interval().unwrap().as_millis(), 10_200);
+        node.hear(at(40_800), &renewal(40_800), 7);
+        assert_eq!(node.interval().unwrap().as_millis(), 10_200);
+        node.hear(at(51_000), &renewal(51_000), 7);
+        node.hear(at(91_000), &renewal(91_000), 7);
+        node.hear(at(131_000), &renewal(131_000), 7);
+        assert_eq!(node.interval().unwrap().as_millis(), 40_000);
+    }
+
+    #[test]
+    fn two_hosts_of_one_name_are_found_out_and_a_move_is_not() {
+        let mut moved = node();
+        for (millis, connection) in [(1, 7), (10_000, 7), (20_000, 8), (30_000, 8), (40_000, 7)] {
+            moved.hear(at(millis), &renewal(millis), connection);
+            assert!(!moved.is_contested(at(millis)));
+        }
+        let mut shared = node();
+        for step in 0..8 {
+            let (here, there) = (step * 10_000 + 60_000, step * 10_000 + 5_000);
+            shared.hear(at(step * 10_000), &renewal(here), 7);
+            shared.hear(at(step * 10_000 + 5_000), &renewal(there), 8);
+        }
+        assert!(shared.is_contested(at(80_000)));
+        assert!(!shared.is_contested(at(80_000 + 600_000)));
+    }
+
+    #[test]
+    fn what_is_known_never_goes_back() {
+        let mut node = node();
+        node.hear(at(1), &renewal(500), 7);
+        node.stored(at(2), 9, renewal(500).renew_time);
+        node.hear(at(3), &renewal(400), 7);
+        node.stored(at(4), 8, renewal(400).renew_time);
+        assert!(node.stepped_back);
+        assert_eq!(
+            (node.heard, node.written),
+            (renewal(500).renew_time, renewal(500).renew_time)
+        );
+        assert_eq!((node.version, node.written_at), (9, Some(at(2))));
+    }
+}
