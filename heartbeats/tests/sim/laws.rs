@@ -1,0 +1,121 @@
+//! What must hold, written down as naively as possible.
+//!
+//! The laws know what kubelets said and what the store had, and nothing of how the crate decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::store::{Store, Stored};
+
+/// A write proves that writes arrive for so long, milliseconds.
+const PROOF: u64 = 5_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct Laws {
+    /// What kubelets said of each lease, by uid.
+    said: BTreeMap<u128, BTreeSet<i64>>,
+    /// What each life of a replica has answered, by uid.
+    answered: BTreeMap<(u64, u128), i64>,
+    /// When a write of each life of a replica last arrived.
+    succeeded: BTreeMap<u64, u64>,
+}
+
+impl Laws {
+    pub(crate) fn says(&mut self, uid: u128, renewed: i64) {
+        self.said.entry(uid).or_default().insert(renewed);
+    }
+
+    pub(crate) fn succeeds(&mut self, life: u64, now: u64) {
+        self.succeeded.insert(life, now);
+    }
+
+    fn was_said(&self, uid: u128, renewed: i64) -> bool {
+        self.said
+            .get(&uid)
+            .is_some_and(|said| said.contains(&renewed))
+    }
+
+    /// A renewal is answered by a replica that has not written it.
+    pub(crate) fn absorbs(
+        &mut self,
+        (life, now): (u64, u64),
+        store: &Store,
+        (sent, answer): (&Stored, &Stored),
+        node: Option<u128>,
+    ) {
+        let uid = answer.uid;
+        assert_eq!(
+            answer.renewed, sent.renewed,
+            "the answer says what the kubelet said"
+        );
+        assert!(
+            store.versions[&uid].contains(&answer.version),
+            "the lease had that version"
+        );
+        assert!(
+            answer.version >= sent.version,
+            "a client's version does not go back"
+        );
+        assert_eq!(
+            (answer.uid, answer.edits),
+            (sent.uid, sent.edits),
+            "nothing else is changed"
+        );
+        assert_eq!(node, Some(answer.owner), "the Node owns the lease");
+        let last = self.succeeded.get(&life);
+        let proven = last.is_some_and(|last| now - last < PROOF);
+        assert!(
+            proven,
+            "a write arrived within five seconds: {last:?} at {now}"
+        );
+        let before = self.answered.insert((life, uid), answer.renewed);
+        assert!(
+            before.is_none_or(|before| before < answer.renewed),
+            "time goes on"
+        );
+    }
+
+    /// A replica sends a write of its own making.
+    pub(crate) fn writes(&self, store: &Store, body: &Stored) {
+        assert!(
+            self.was_said(body.uid, body.renewed),
+            "a kubelet said so: {body:?}"
+        );
+        assert!(
+            store.versions[&body.uid].contains(&body.version),
+            "the lease had that version"
+        );
+    }
+
+    /// It arrives, and is accepted, in place of `before`.
+    pub(crate) fn written(before: &Stored, body: &Stored) {
+        assert_eq!(
+            before.uid, body.uid,
+            "a write is of the lease that was renewed"
+        );
+        assert!(before.renewed < body.renewed, "the store does not go back");
+        assert_eq!(
+            (before.owner, before.edits),
+            (body.owner, body.edits),
+            "nothing else changes"
+        );
+    }
+
+    /// A replica says what it owes.
+    pub(crate) fn owes(&self, uid: u128, renewed: i64) {
+        assert!(self.was_said(uid, renewed), "what is owed was said");
+    }
+
+    /// All is well again for long enough.
+    pub(crate) fn healed(&self, lease: &Stored) {
+        let answered = self
+            .answered
+            .iter()
+            .filter(|((_life, uid), _)| *uid == lease.uid);
+        let newest = answered.map(|(_who, renewed)| *renewed).max();
+        let forgotten = newest.is_some_and(|newest| newest > lease.renewed + 25_000_000);
+        assert!(
+            !forgotten,
+            "what was answered is in the store or about to be: {lease:?} {newest:?}"
+        );
+    }
+}

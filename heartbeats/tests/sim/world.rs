@@ -1,0 +1,290 @@
+//! Replicas, kubelets, and what goes wrong between them.
+
+mod faults;
+mod kubelet;
+mod replica;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use watershed_heartbeats::{Debt, Decision, Limits, Moment, Outcome, Reason, Write};
+
+use crate::laws::Laws;
+use crate::store::{Answer, Store, Stored};
+pub(crate) use kubelet::{Kubelet, Reply, Request};
+pub(crate) use replica::Replica;
+
+const KUBELETS: usize = 6;
+const REPLICAS: usize = 3;
+
+/// How often something happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally(BTreeMap<String, u64>);
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (what, count) in &other.0 {
+            *self.0.entry(what.clone()).or_default() += count;
+        }
+    }
+
+    fn count(&mut self, what: impl Into<String>) {
+        *self.0.entry(what.into()).or_default() += 1;
+    }
+
+    /// Whether everything that can happen did.
+    pub(crate) fn is_rich(&self) -> bool {
+        let reasons = [
+            Reason::Stale,
+            Reason::OtherNode,
+            Reason::Contested,
+            Reason::NotNewer,
+            Reason::BeingWritten,
+            Reason::TooManyNodes,
+        ];
+        let reasons = reasons.map(|reason| format!("forwarded {reason:?}"));
+        let others = [
+            "absorbed", "written", "waited", "shed", "again", "needless", "paid", "late",
+        ];
+        let reached = |what: &str| self.0.contains_key(what);
+        reasons.iter().all(|what| reached(what)) && others.iter().all(|what| reached(what))
+    }
+}
+
+/// A write on the wire.
+pub(crate) struct Flight {
+    replica: usize,
+    /// Of the replica that sent it.
+    life: u64,
+    cargo: Cargo,
+    body: Stored,
+    applies_at: u64,
+    answers_at: u64,
+    loses_answer: bool,
+    result: Option<Outcome>,
+}
+
+pub(crate) enum Cargo {
+    Renewal(Write, Request),
+    Debt(Debt),
+}
+
+pub(crate) struct World {
+    rng: fastrand::Rng,
+    loud: bool,
+    log: Vec<String>,
+    pub(crate) tally: Tally,
+    /// Milliseconds.
+    now: u64,
+    store: Store,
+    laws: Laws,
+    replicas: Vec<Replica>,
+    kubelets: Vec<Kubelet>,
+    flights: Vec<Flight>,
+    limits: Limits,
+    next_life: u64,
+    peers_told_at: u64,
+    /// Of a hundred writes, how many fail.
+    failing: u64,
+    slow: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, loud: bool) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let limits = Limits {
+            nodes: rng.usize(KUBELETS - 1..KUBELETS + 3),
+            waiting: rng.usize(0..4),
+            under_way: rng.u32(1..4),
+        };
+        let mut world = Self {
+            loud,
+            log: Vec::new(),
+            tally: Tally::default(),
+            now: 1_000,
+            store: Store::default(),
+            laws: Laws::default(),
+            replicas: Vec::new(),
+            kubelets: Vec::new(),
+            flights: Vec::new(),
+            limits,
+            next_life: 0,
+            peers_told_at: 0,
+            failing: 0,
+            slow: false,
+            rng,
+        };
+        for number in 0..KUBELETS {
+            let name = format!("n{number}");
+            world.store.set_node(&name, true);
+            let home = world.rng.usize(0..REPLICAS);
+            let first = world.now + world.rng.u64(0..10_000);
+            world.kubelets.push(Kubelet::new(name, home, first));
+        }
+        for number in 0..REPLICAS {
+            let replica = Replica::new(number, world.life(), limits, &world.store, world.now);
+            world.replicas.push(replica);
+        }
+        world
+    }
+
+    pub(crate) fn run(&mut self, steps: usize) {
+        for _step in 0..steps {
+            if self.rng.u8(0..100) < 6 {
+                self.fault();
+            }
+            self.step();
+        }
+        self.heal();
+        let calm_until = self.now + 150_000;
+        while self.now < calm_until {
+            self.step();
+        }
+        for kubelet in self.kubelets.iter().filter(|kubelet| kubelet.is_steady()) {
+            let lease = self.store.leases.get(&kubelet.name).expect("all is well");
+            self.laws.healed(lease);
+        }
+    }
+
+    pub(crate) fn log(&self) -> &[String] {
+        &self.log
+    }
+
+    pub(crate) fn tally(self) -> Tally {
+        self.tally
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::after_start(Duration::from_millis(self.now))
+    }
+
+    fn life(&mut self) -> u64 {
+        self.next_life += 1;
+        self.next_life
+    }
+
+    fn note(&mut self, what: String) {
+        if self.loud {
+            eprintln!("{:>7} {what}", self.now);
+        }
+        self.log.push(format!("{:>7} {what}", self.now));
+    }
+
+    fn step(&mut self) {
+        self.now += self.rng.u64(20..400);
+        for number in 0..REPLICAS {
+            self.hear_watches(number);
+        }
+        self.fly();
+        for number in 0..REPLICAS {
+            self.take_turns(number);
+        }
+        for number in 0..KUBELETS {
+            self.live(number);
+        }
+        if self.now - self.peers_told_at >= 1_000 {
+            self.peers_told_at = self.now;
+            (0..REPLICAS).for_each(|number| self.tell_peers(number));
+        }
+    }
+
+    /// Moves what is on the wire.
+    fn fly(&mut self) {
+        let now = self.now;
+        for index in 0..self.flights.len() {
+            let flight = &self.flights[index];
+            if flight.result.is_some() || flight.applies_at > now {
+                continue;
+            }
+            let same_life = self.replicas[flight.replica].lives(flight.life);
+            let unreachable = same_life && self.replicas[flight.replica].cut;
+            let outcome = if unreachable || self.rng.u64(0..100) < self.failing {
+                Outcome::Failed
+            } else {
+                self.apply(index, same_life)
+            };
+            self.flights[index].result = Some(outcome);
+        }
+        let mut index = 0;
+        while index < self.flights.len() {
+            let flight = &self.flights[index];
+            if flight.result.is_none() || flight.answers_at > now {
+                index += 1;
+                continue;
+            }
+            let flight = self.flights.swap_remove(index);
+            if self.replicas[flight.replica].lives(flight.life) {
+                self.land(flight);
+            }
+        }
+    }
+
+    fn apply(&mut self, index: usize, same_life: bool) -> Outcome {
+        let flight = &self.flights[index];
+        let before = self.store.leases.get(&flight.body.name).cloned();
+        let outcome = match self.store.put(&flight.body) {
+            Answer::Conflict => return Outcome::Conflict,
+            Answer::Written(version) => Outcome::Written(version),
+        };
+        Laws::written(&before.expect("it was replaced"), &flight.body);
+        let (lost, what) = (flight.loses_answer, format!("arrives {:?}", flight.body));
+        self.note(what);
+        self.tally.count(if same_life { "written" } else { "late" });
+        if lost { Outcome::Failed } else { outcome }
+    }
+
+    fn land(&mut self, flight: Flight) {
+        let outcome = flight.result.expect("it was applied");
+        let (number, moment) = (flight.replica, self.moment());
+        match flight.cargo {
+            Cargo::Renewal(write, request) => {
+                let lease = match outcome {
+                    Outcome::Written(version) => Some(Stored {
+                        version,
+                        ..flight.body
+                    }),
+                    _ => None,
+                };
+                self.finish(number, write, request, outcome, lease);
+            }
+            Cargo::Debt(debt) => {
+                let replica = &mut self.replicas[number];
+                if matches!(outcome, Outcome::Written(_)) {
+                    self.tally.count("paid");
+                    replica.beats.forwarded(moment, true);
+                    self.laws.succeeds(replica.life, self.now);
+                } else {
+                    replica.unpaid(debt);
+                }
+            }
+        }
+    }
+
+    fn launch(&mut self, number: usize, cargo: Cargo, body: Stored) {
+        self.laws.writes(&self.store, &body);
+        self.note(format!("r{number} writes {body:?}"));
+        let longest = if self.slow { 9_000 } else { 300 };
+        let applies_at = self.now + self.rng.u64(1..longest);
+        let answers_at = applies_at + self.rng.u64(1..longest);
+        self.flights.push(Flight {
+            replica: number,
+            life: self.replicas[number].life,
+            cargo,
+            body,
+            applies_at,
+            answers_at,
+            loses_answer: self.rng.u8(0..100) < 3,
+            result: None,
+        });
+    }
+
+    fn count(&mut self, decision: &Decision) {
+        match decision {
+            Decision::Absorb => self.tally.count("absorbed"),
+            Decision::Write(_) => self.tally.count("wrote"),
+            Decision::Wait(_) => self.tally.count("waited"),
+            Decision::Forward(reason) => self.tally.count(format!("forwarded {reason:?}")),
+            Decision::Shed => self.tally.count("shed"),
+        }
+    }
+}

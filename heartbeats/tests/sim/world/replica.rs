@@ -1,0 +1,325 @@
+//! A replica does what the proxy is to do with the crate.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use watershed_heartbeats::{
+    After, Asked, Bounds, Debt, Decision, Encoding, Estate, Heartbeats, Lease, Limits, Outcome,
+    Peer, Settings, Ticket, Turn, Write, heirs,
+};
+
+use super::{Cargo, REPLICAS, Reply, Request, World};
+use crate::store::{Answer, Store, Stored, since_start, uid};
+
+/// A watch that was silent for longer is not believed, milliseconds.
+const FRESH: u64 = 75_000;
+
+pub(crate) struct Replica {
+    number: usize,
+    /// Another one after each crash.
+    pub(crate) life: u64,
+    pub(crate) up: bool,
+    /// From the upstream, but for its watches.
+    pub(crate) cut: bool,
+    /// Its watches tell nothing.
+    pub(crate) stalled: bool,
+    pub(crate) beats: Heartbeats,
+    estate: Estate,
+    leases: BTreeMap<String, Stored>,
+    nodes: BTreeMap<String, u128>,
+    leases_at: usize,
+    nodes_at: usize,
+    heard_at: u64,
+    parked: BTreeMap<Ticket, Request>,
+}
+
+impl Replica {
+    pub(crate) fn new(number: usize, life: u64, limits: Limits, store: &Store, now: u64) -> Self {
+        let settings = Settings {
+            grace_period: Duration::from_secs(50),
+            tolerated_losses: 2,
+            latency_spread: Duration::from_secs(3),
+            flush_period: None,
+            peers: true,
+        };
+        Self {
+            number,
+            life,
+            up: true,
+            cut: false,
+            stalled: false,
+            beats: Heartbeats::new(Bounds::new(settings).unwrap(), limits),
+            estate: Estate::new(100, 20),
+            leases: store.leases.clone(),
+            nodes: store.nodes.clone(),
+            leases_at: store.lease_events.len(),
+            nodes_at: store.node_events.len(),
+            heard_at: now,
+            parked: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn lives(&self, life: u64) -> bool {
+        self.up && self.life == life
+    }
+
+    pub(crate) fn unpaid(&mut self, debt: Debt) {
+        self.estate.unpaid(Peer(u32::MAX), debt);
+    }
+
+    /// Another replica is gone.
+    pub(crate) fn loses(&mut self, gone: usize, alive: &[&str]) {
+        let own = NAMES[self.number];
+        let inherits = |node: &str| heirs(node, alive).first() == Some(&own);
+        self.estate
+            .died(Peer(u32::try_from(gone).unwrap()), inherits);
+    }
+}
+
+pub(crate) const NAMES: [&str; REPLICAS] = ["r0", "r1", "r2"];
+
+impl World {
+    /// Takes in some of what happened.
+    pub(super) fn hear_watches(&mut self, number: usize) {
+        let moment = self.moment();
+        let replica = &mut self.replicas[number];
+        if !replica.up || replica.stalled {
+            return;
+        }
+        replica.heard_at = self.now;
+        let leases = &self.store.lease_events[replica.leases_at..];
+        let some = self.rng.usize(0..=leases.len());
+        replica.leases_at += some;
+        for (name, lease) in &leases[..some] {
+            let old = match lease {
+                Some(lease) => {
+                    let bytes = lease.bytes();
+                    let read = Lease::read(Encoding::Json, &bytes).unwrap();
+                    replica.beats.lease_seen(moment, name, &read);
+                    replica.estate.stored(read.uid(), read.renew_time());
+                    replica.leases.insert(name.clone(), lease.clone())
+                }
+                None => {
+                    replica.beats.deleted(name);
+                    replica.leases.remove(name)
+                }
+            };
+            let gone = old.filter(|old| lease.as_ref().is_none_or(|lease| lease.uid != old.uid));
+            if let Some(gone) = gone {
+                replica.estate.forget(uid(gone.uid));
+            }
+        }
+        let nodes = &self.store.node_events[replica.nodes_at..];
+        let some = self.rng.usize(0..=nodes.len());
+        replica.nodes_at += some;
+        for (name, node) in &nodes[..some] {
+            replica.beats.deleted(name);
+            match node {
+                Some(node) => replica.nodes.insert(name.clone(), *node),
+                None => replica.nodes.remove(name),
+            };
+        }
+    }
+
+    /// What the proxy does with a PUT.
+    pub(super) fn receive(&mut self, number: usize, request: Request) {
+        let moment = self.moment();
+        let replica = &mut self.replicas[number];
+        let name = request.body.name.clone();
+        let Some(cached) = replica.leases.get(&name).cloned() else {
+            return self.forward(number, &request);
+        };
+        let bytes = cached.bytes();
+        let lease = Lease::read(Encoding::Json, &bytes).unwrap();
+        let Ok(renewal) = lease.compare(&request.body.bytes()) else {
+            return self.forward(number, &request);
+        };
+        let node = replica.nodes.get(&name).copied();
+        let asked = Asked {
+            node: &name,
+            connection: u64::from(request.kubelet == 0) * self.rng.u64(0..2),
+            renewal,
+            stored: lease.renew_time(),
+            owner: lease.owner(),
+            node_uid: node.map(uid),
+            fresh: self.now - replica.heard_at < FRESH,
+        };
+        let decision = replica.beats.decide(moment, &asked);
+        let life = replica.life;
+        self.count(&decision);
+        self.note(format!("r{number} {decision:?} {:?}", request.body));
+        match decision {
+            Decision::Absorb => {
+                let answer = Stored::parse(&lease.renewed(renewal.renew_time));
+                let both = (&request.body, &answer);
+                self.laws.absorbs((life, self.now), &self.store, both, node);
+                self.reply(&request, Reply::Lease(answer));
+            }
+            Decision::Write(write) => self.send(number, write, request, Some(cached)),
+            Decision::Wait(ticket) => {
+                self.replicas[number].parked.insert(ticket, request);
+            }
+            Decision::Forward(_reason) => self.forward(number, &request),
+            Decision::Shed => self.reply(&request, Reply::Error),
+        }
+    }
+
+    fn forward(&mut self, number: usize, request: &Request) {
+        let moment = self.moment();
+        let failing = self.rng.u64(0..100) < self.failing;
+        let replica = &mut self.replicas[number];
+        if replica.cut || failing {
+            replica.beats.forwarded(moment, false);
+            return self.reply(request, Reply::Error);
+        }
+        match self.store.put(&request.body) {
+            Answer::Written(version) => {
+                replica.beats.forwarded(moment, true);
+                self.laws.succeeds(replica.life, self.now);
+                let lease = Stored {
+                    version,
+                    ..request.body.clone()
+                };
+                self.reply(request, Reply::Lease(lease));
+            }
+            Answer::Conflict => self.reply(request, Reply::Conflict),
+        }
+    }
+
+    /// Sends a write into the newest lease that is known.
+    fn send(&mut self, number: usize, write: Write, request: Request, lease: Option<Stored>) {
+        let Some(lease) = lease else {
+            return self.finish(number, write, request, Outcome::Missing, None);
+        };
+        let bytes = lease.bytes();
+        match write.body(&Lease::read(Encoding::Json, &bytes).unwrap()) {
+            Ok(body) => {
+                let body = Stored::parse(&body);
+                self.launch(number, Cargo::Renewal(write, request), body);
+            }
+            Err(needless) => {
+                self.tally.count("needless");
+                let outcome = Outcome::Needless(needless);
+                self.finish(number, write, request, outcome, Some(lease));
+            }
+        }
+    }
+
+    /// A write is over; `lease` is the newest that is known.
+    pub(super) fn finish(
+        &mut self,
+        number: usize,
+        write: Write,
+        request: Request,
+        outcome: Outcome,
+        lease: Option<Stored>,
+    ) {
+        let moment = self.moment();
+        let replica = &mut self.replicas[number];
+        if matches!(outcome, Outcome::Written(_)) {
+            self.laws.succeeds(replica.life, self.now);
+        }
+        match replica.beats.finished(moment, write, outcome) {
+            After::Relay => {
+                let reply = match (outcome, lease) {
+                    (Outcome::Written(_), Some(lease)) => Reply::Lease(lease),
+                    (Outcome::Conflict, _) => Reply::Conflict,
+                    _ => Reply::Error,
+                };
+                self.reply(&request, reply);
+            }
+            After::Again(write) if replica.cut => {
+                self.finish(number, write, request, Outcome::Failed, None);
+            }
+            After::Again(write) => {
+                self.tally.count("again");
+                let newest = self.store.leases.get(&request.body.name).cloned();
+                self.send(number, write, request, newest);
+            }
+            After::Absorb => {
+                let lease = lease.expect("it was read");
+                self.reply(&request, Reply::Lease(lease));
+            }
+            After::Forward => self.forward(number, &request),
+        }
+    }
+
+    /// Lets those that wait have their turns.
+    pub(super) fn take_turns(&mut self, number: usize) {
+        while self.replicas[number].up {
+            let moment = self.moment();
+            let replica = &mut self.replicas[number];
+            let Some((ticket, turn)) = replica.beats.next(moment) else {
+                return;
+            };
+            let request = replica.parked.remove(&ticket).expect("it waits");
+            let cached = replica.leases.get(&request.body.name).cloned();
+            match turn {
+                Turn::Write(write) => self.send(number, write, request, cached),
+                Turn::Absorb => match cached {
+                    Some(lease) => self.reply(&request, Reply::Lease(lease)),
+                    None => self.forward(number, &request),
+                },
+                Turn::Forward => self.forward(number, &request),
+                Turn::Shed => self.reply(&request, Reply::Error),
+            }
+        }
+    }
+
+    /// A kubelet has given up a request.
+    pub(super) fn abandon(&mut self, kubelet: usize, request: u64) {
+        for replica in &mut self.replicas {
+            let theirs = |parked: &Request| parked.kubelet == kubelet && parked.number == request;
+            let found = replica
+                .parked
+                .iter()
+                .find(|(_ticket, parked)| theirs(parked));
+            if let Some((&ticket, _parked)) = found {
+                replica.parked.remove(&ticket);
+                replica.beats.abandon(ticket);
+            }
+        }
+    }
+
+    /// Once a second: tells peers, pays debts, asks for a proof.
+    pub(super) fn tell_peers(&mut self, number: usize) {
+        let moment = self.moment();
+        if !self.replicas[number].up {
+            return;
+        }
+        let owed: Vec<_> = self.replicas[number].beats.owed().collect();
+        for debt in owed {
+            self.laws
+                .owes(debt.uid.bits(), since_start(debt.renew_time));
+        }
+        for debt in self.replicas[number].beats.changes(100) {
+            self.laws
+                .owes(debt.uid.bits(), since_start(debt.renew_time));
+            for (other, peer) in self.replicas.iter_mut().enumerate() {
+                let lost = self.rng.u8(0..100) < 5;
+                if other != number && peer.up && !lost {
+                    peer.estate
+                        .hear(Peer(u32::try_from(number).unwrap()), debt.clone());
+                }
+            }
+        }
+        while let Some(debt) = self.replicas[number].estate.next(moment) {
+            let Some(cached) = self.replicas[number].leases.get(&*debt.node) else {
+                continue;
+            };
+            let bytes = cached.bytes();
+            let lease = Lease::read(Encoding::Json, &bytes).unwrap();
+            if let Ok(body) = debt.body(&lease) {
+                self.launch(number, Cargo::Debt(debt), Stored::parse(&body));
+            }
+        }
+        let replica = &mut self.replicas[number];
+        if replica.beats.wants_probe(moment) {
+            let arrives = !replica.cut && self.rng.u64(0..100) >= self.failing;
+            replica.beats.forwarded(moment, arrives);
+            if arrives {
+                self.laws.succeeds(replica.life, self.now);
+            }
+        }
+    }
+}
