@@ -13,7 +13,7 @@ pub(crate) fn since_start(time: MicroTime) -> i64 {
 }
 
 pub(crate) fn uid(bits: u128) -> Uid {
-    Uid::parse(uid_text(bits).as_bytes()).unwrap()
+    Uid::parse(uid_text(bits).as_bytes()).expect("well formed")
 }
 
 fn uid_text(bits: u128) -> String {
@@ -62,19 +62,32 @@ impl Stored {
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Self {
-        let value: Value = serde_json::from_slice(bytes).unwrap();
-        let text = |path: &str| value.pointer(path).unwrap().as_str().unwrap().to_owned();
-        let bits = |path: &str| u128::from_str_radix(&text(path).replace('-', ""), 16).unwrap();
+        let value: Value = serde_json::from_slice(bytes).expect("well formed");
+        let text = |path: &str| {
+            value
+                .pointer(path)
+                .expect("well formed")
+                .as_str()
+                .expect("well formed")
+                .to_owned()
+        };
+        let bits = |path: &str| {
+            u128::from_str_radix(&text(path).replace('-', ""), 16).expect("well formed")
+        };
         let time = text("/spec/renewTime");
-        let part = |from: usize, to: usize| time[from..to].parse::<i64>().unwrap();
+        let part = |from: usize, to: usize| time[from..to].parse::<i64>().expect("well formed");
         let seconds = part(11, 13) * 3_600 + part(14, 16) * 60 + part(17, 19);
         Self {
             name: text("/metadata/name"),
             uid: bits("/metadata/uid"),
             owner: bits("/metadata/ownerReferences/0/uid"),
-            version: text("/metadata/resourceVersion").parse().unwrap(),
+            version: text("/metadata/resourceVersion")
+                .parse()
+                .expect("well formed"),
             renewed: seconds * 1_000_000 + part(20, 26),
-            edits: text("/metadata/annotations/edits").parse().unwrap(),
+            edits: text("/metadata/annotations/edits")
+                .parse()
+                .expect("well formed"),
         }
     }
 }

@@ -14,7 +14,7 @@ impl World {
             1 | 2 => self.revive(replica),
             3 => self.replicas[replica].cut ^= true,
             4 => self.replicas[replica].stalled ^= true,
-            5 => self.failing = *self.rng.choice(&[0, 0, 0, 20, 60, 100]).unwrap(),
+            5 => self.failing = *self.rng.choice(&[0, 0, 0, 20, 60, 100]).expect("it fits"),
             6 => self.slow ^= true,
             7 => self.kubelets[kubelet].home = replica,
             8 => self.kubelets[kubelet].double ^= true,

@@ -111,7 +111,7 @@ impl World {
             return;
         }
         let kubelet = &mut self.kubelets[index];
-        let renewed = kubelet.offset + i64::try_from(now * 1_000).unwrap();
+        let renewed = kubelet.offset + i64::try_from(now * 1_000).expect("it fits");
         let Some(base) = kubelet.base.clone() else {
             return self.start_over(index, home, renewed);
         };

@@ -48,7 +48,7 @@ impl Replica {
             up: true,
             cut: false,
             stalled: false,
-            beats: Heartbeats::new(Bounds::new(settings).unwrap(), limits),
+            beats: Heartbeats::new(Bounds::new(settings).expect("it fits"), limits),
             estate: Estate::new(100, 20),
             leases: store.leases.clone(),
             nodes: store.nodes.clone(),
@@ -72,7 +72,7 @@ impl Replica {
         let own = NAMES[self.number];
         let inherits = |node: &str| heirs(node, alive).first() == Some(&own);
         self.estate
-            .died(Peer(u32::try_from(gone).unwrap()), inherits);
+            .died(Peer(u32::try_from(gone).expect("it fits")), inherits);
     }
 }
 
@@ -94,7 +94,7 @@ impl World {
             let old = match lease {
                 Some(lease) => {
                     let bytes = lease.bytes();
-                    let read = Lease::read(Encoding::Json, &bytes).unwrap();
+                    let read = Lease::read(Encoding::Json, &bytes).expect("a lease");
                     replica.beats.lease_seen(moment, name, &read);
                     replica.estate.stored(read.uid(), read.renew_time());
                     replica.leases.insert(name.clone(), lease.clone())
@@ -130,7 +130,7 @@ impl World {
             return self.forward(number, &request);
         };
         let bytes = cached.bytes();
-        let lease = Lease::read(Encoding::Json, &bytes).unwrap();
+        let lease = Lease::read(Encoding::Json, &bytes).expect("a lease");
         let Ok(renewal) = lease.compare(&request.body.bytes()) else {
             return self.forward(number, &request);
         };
@@ -192,7 +192,7 @@ impl World {
             return self.finish(number, write, request, Outcome::Missing, None);
         };
         let bytes = lease.bytes();
-        match write.body(&Lease::read(Encoding::Json, &bytes).unwrap()) {
+        match write.body(&Lease::read(Encoding::Json, &bytes).expect("a lease")) {
             Ok(body) => {
                 let body = Stored::parse(&body);
                 self.launch(number, Cargo::Renewal(write, request), body);
@@ -299,7 +299,7 @@ impl World {
                 let lost = self.rng.u8(0..100) < 5;
                 if other != number && peer.up && !lost {
                     peer.estate
-                        .hear(Peer(u32::try_from(number).unwrap()), debt.clone());
+                        .hear(Peer(u32::try_from(number).expect("it fits")), debt.clone());
                 }
             }
         }
@@ -308,7 +308,7 @@ impl World {
                 continue;
             };
             let bytes = cached.bytes();
-            let lease = Lease::read(Encoding::Json, &bytes).unwrap();
+            let lease = Lease::read(Encoding::Json, &bytes).expect("a lease");
             if let Ok(body) = debt.body(&lease) {
                 self.launch(number, Cargo::Debt(debt), Stored::parse(&body));
             }
