@@ -4,7 +4,9 @@
 //! held here, and the pace at which an heir pays them. A debt is a renewal that a kubelet sent and
 //! a replica answered; an heir writes it as it was said, or not at all. Debts are merged by
 //! (uid, renewTime), the later wins: telling one twice, late or in another order changes nothing,
-//! so there is no token and no election. Two heirs of one debt cost a write at most.
+//! so there is no token and no election. Two heirs of one debt cost a write at most. What a replica
+//! absorbed after it last told its peers is lost with it: the next write of such a node is as late as
+//! if that one renewal had been lost, which the bounds allow for.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

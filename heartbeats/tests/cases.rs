@@ -521,3 +521,90 @@ fn a_table_that_is_full_forwards_newcomers_and_serves_whom_it_knows() {
     assert_eq!(decision, Decision::Forward(Reason::TooManyNodes));
     assert_eq!(renew_proven(&mut beats, 11_000), Decision::Absorb);
 }
+
+/// For each node, the longest time between two writes, and from the last renewal that peers were
+/// told of to the first elsewhere, if its replica falls silent and the kubelets take 45 s to notice.
+fn gaps_around_a_black_hole(heirs: bool) -> Vec<(u64, u64)> {
+    const NODES: u64 = 50;
+    const SILENT_FROM: u64 = 100_000;
+    let mut beats = heartbeats(settings(50));
+    let mut estate = Estate::new(99, 50);
+    let names: Vec<_> = (0..NODES).map(|node| format!("n{node}")).collect();
+    let mut stored: Vec<Vec<u64>> = vec![Vec::new(); names.len()];
+    let mut heard = vec![0; names.len()];
+    let mut told_of = heard.clone();
+    for now in (0..SILENT_FROM).step_by(200) {
+        beats.forwarded(at(now), true);
+        for (index, name) in names.iter().enumerate() {
+            let phase = 200 * u64::try_from(index).expect("a few");
+            if now % 10_200 != phase {
+                continue;
+            }
+            heard[index] = now;
+            let uid = Uid::from_bits(10 + u128::from(phase));
+            let renewal = Renewal {
+                uid,
+                ..asked(time(now)).renewal
+            };
+            let owner = Some(Owner {
+                name: name.as_bytes(),
+                uid: NODE,
+            });
+            let asked = Asked {
+                node: name,
+                renewal,
+                owner,
+                ..ASKED
+            };
+            if let Decision::Write(write) = beats.decide(at(now), &asked) {
+                let _relay = beats.finished(at(now + 20), write, Outcome::Written(2));
+                stored[index].push(now);
+            }
+        }
+        if now % 1_000 == 0 {
+            told_of.clone_from(&heard);
+            let mut told = beats.changes(99).into_iter();
+            assert!(told.all(|debt| estate.hear(Peer(1), debt)));
+        }
+    }
+    if heirs {
+        estate.died(Peer(1), |_node| true);
+    }
+    for now in (SILENT_FROM + 3_000..SILENT_FROM + 45_000).step_by(20) {
+        if let Some(debt) = estate.next(at(now)) {
+            let index = names
+                .iter()
+                .position(|name| **name == *debt.node)
+                .expect("known");
+            assert!(debt.renew_time <= time(heard[index]), "nothing is made up");
+            stored[index].push(now);
+        }
+    }
+    let native = told_of.iter().map(|told_of| SILENT_FROM + 45_000 - told_of);
+    let gaps = stored.iter_mut().map(|stored| {
+        // The first renewal elsewhere is written at once.
+        stored.push(SILENT_FROM + 45_000);
+        stored
+            .windows(2)
+            .map(|pair| pair[1] - pair[0])
+            .max()
+            .unwrap_or(0)
+    });
+    gaps.zip(native).collect()
+}
+
+#[test]
+fn a_silent_replica_costs_no_more_than_it_would_without_absorption() {
+    // What was absorbed in the second before is lost with the replica: peers have not heard it.
+    let bound = |native: u64| native.max(2 * 10_400 + 500);
+    let with = gaps_around_a_black_hole(true);
+    assert!(
+        with.iter().all(|&(gap, native)| gap <= bound(native)),
+        "{with:?}"
+    );
+    let without = gaps_around_a_black_hole(false);
+    assert!(
+        without.iter().any(|&(gap, native)| gap > bound(native)),
+        "the case is a case"
+    );
+}
