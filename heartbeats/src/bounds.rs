@@ -248,6 +248,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::unsaved;
 
     const fn settings(grace_seconds: u64, tolerated_losses: u32, peers: bool) -> Settings {
         Settings {
@@ -335,7 +336,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(unsaved())]
 
         #[test]
         fn what_is_absorbed_fits_into_the_grace_period(

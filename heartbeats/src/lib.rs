@@ -93,3 +93,12 @@ pub use micro_time::MicroTime;
 pub use moment::Moment;
 pub use peers::{Debt, Estate, Peer, heirs};
 pub use writes::{Limits, Ticket};
+
+/// Property tests whose failures print their case and leave no files.
+#[cfg(test)]
+fn unsaved() -> proptest::test_runner::Config {
+    proptest::test_runner::Config {
+        failure_persistence: None,
+        ..Default::default()
+    }
+}

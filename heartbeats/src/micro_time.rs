@@ -143,6 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::unsaved;
 
     #[test]
     fn known_times_are_read_as_what_they_are() {
@@ -181,7 +182,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(unsaved())]
 
         #[test]
         fn what_is_written_is_read_back(micros in 0..=LAST * SECOND + SECOND - 1) {

@@ -5,8 +5,8 @@
 //! a replica answered; an heir writes it as it was said, or not at all. Debts are merged by
 //! (uid, renewTime), the later wins: telling one twice, late or in another order changes nothing,
 //! so there is no token and no election. Two heirs of one debt cost a write at most. What a replica
-//! absorbed after it last told its peers is lost with it: the next write of such a node is as late as
-//! if that one renewal had been lost, which the bounds allow for.
+//! absorbed after it last told its peers is lost with it: the next write of such a node is as late
+//! as if that one renewal had been lost, which the bounds allow for.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -217,6 +217,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::unsaved;
 
     fn time(micros: i64) -> MicroTime {
         MicroTime::from_micros(micros).unwrap()
@@ -321,7 +322,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(unsaved())]
 
         #[test]
         fn debts_may_be_told_twice_and_in_any_order(

@@ -3,6 +3,7 @@ use serde_json::Value;
 
 use super::protobuf::{put_message, put_varint};
 use super::*;
+use crate::unsaved;
 
 const UID: &str = "314280a2-3adc-4ddb-bad2-43b47c7be773";
 const OWNER: &str = "cfd131fb-cefd-42bc-bb35-eadbd338477a";
@@ -333,7 +334,7 @@ fn free(body: &[u8], version: &[u8], times: &[&[u8]]) -> Vec<bool> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(unsaved())]
 
     /// Against serde, which knows nothing of where values end here.
     #[test]
