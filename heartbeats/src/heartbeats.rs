@@ -13,6 +13,7 @@ use crate::bounds::Bounds;
 use crate::honesty::{Honesty, PROOF, Proof};
 use crate::node::Node;
 use crate::peers::Debt;
+use crate::write::{After, Needless, Outcome, Write};
 use crate::writes::{Limits, Place, Ticket, Writes};
 use crate::{Lease, MicroTime, Moment, Owner, Renewal, Uid};
 
@@ -72,104 +73,6 @@ pub enum Reason {
     BeingWritten,
     /// The table is full.
     TooManyNodes,
-}
-
-/// A renewal that is to be written. It is the licence for one write.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a write counts as under way until it is finished"]
-pub struct Write {
-    node: Arc<str>,
-    uid: Uid,
-    renew_time: MicroTime,
-    /// When the kubelet said it.
-    heard_at: Moment,
-    /// When it was sent; the last attempt.
-    sent_at: Moment,
-    attempt: u8,
-}
-
-/// Why there is nothing to write into a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Needless {
-    /// The store has it already, or something newer.
-    #[error("the lease says the same or a later time already")]
-    Stored,
-    /// The renewal was of another lease.
-    #[error("the lease is another one of the same name")]
-    OtherLease,
-}
-
-/// The body of a write: the lease as it is now, its uid and resource version included, with the
-/// renewal's time. The only way to get one.
-pub(crate) fn body(
-    uid: Uid,
-    renew_time: MicroTime,
-    lease: &Lease<'_>,
-) -> Result<Vec<u8>, Needless> {
-    if lease.uid() != uid || lease.is_being_deleted() {
-        return Err(Needless::OtherLease);
-    }
-    if lease.renew_time() >= renew_time {
-        return Err(Needless::Stored);
-    }
-    Ok(lease.renewed(renew_time))
-}
-
-impl Write {
-    /// The body, to be PUT under the node's own identity.
-    ///
-    /// # Errors
-    ///
-    /// If the newest known lease needs no such write: then answer the client from that lease, or
-    /// forward its request, and end the write by [`Outcome::Needless`].
-    pub fn body(&self, lease: &Lease<'_>) -> Result<Vec<u8>, Needless> {
-        body(self.uid, self.renew_time, lease)
-    }
-
-    /// Whose lease.
-    pub fn node(&self) -> &str {
-        &self.node
-    }
-
-    /// What is to be written.
-    pub const fn renew_time(&self) -> MicroTime {
-        self.renew_time
-    }
-
-    /// Which lease.
-    pub const fn uid(&self) -> Uid {
-        self.uid
-    }
-}
-
-/// What came of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// 200, with this resource version.
-    Written(u64),
-    /// It was not sent: [`Write::body`] gave none.
-    Needless(Needless),
-    /// 409.
-    Conflict,
-    /// 404: lease or namespace is not there.
-    Missing,
-    /// Another answer that is about this request and not about the upstream: 400, 403, 422.
-    Refused,
-    /// 429, 5xx, no answer in time, or no connection.
-    Failed,
-}
-
-/// What to do when a write is over.
-#[derive(Debug, PartialEq, Eq)]
-pub enum After {
-    /// Answer the client as the upstream did.
-    Relay,
-    /// Read the lease anew, past the cache if need be, and write once more.
-    Again(Write),
-    /// Answer 200 with [`Lease::renewed`] of the newest lease: the store is as new as that.
-    Absorb,
-    /// Forward the client's request unchanged.
-    Forward,
 }
 
 /// Whose turn it is.

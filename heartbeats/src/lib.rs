@@ -81,17 +81,17 @@ mod micro_time;
 mod moment;
 mod node;
 mod peers;
+mod write;
 mod writes;
 
 pub use bounds::{Bounds, BoundsError, Seconds, Settings};
-pub use heartbeats::{
-    After, Asked, Decision, Heartbeats, Needless, Outcome, RETRY_AFTER, Reason, Report, Turn, Write,
-};
+pub use heartbeats::{Asked, Decision, Heartbeats, RETRY_AFTER, Reason, Report, Turn};
 pub use honesty::Honesty;
 pub use lease::{Differs, Encoding, Lease, Owner, Renewal, Uid, Unread};
 pub use micro_time::MicroTime;
 pub use moment::Moment;
 pub use peers::{Debt, Estate, Peer, heirs};
+pub use write::{After, Needless, Outcome, Write};
 pub use writes::{Limits, Ticket};
 
 /// Property tests whose failures print their case and leave no files.

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::heartbeats::{Needless, body};
+use crate::write::{Needless, body};
 use crate::{Lease, MicroTime, Moment, Uid};
 
 /// A renewal that may not be in the store.
