@@ -34,11 +34,15 @@ impl<'a> Envelope<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, Unread> {
         let unknown = bytes.strip_prefix(MAGIC).ok_or(Unread::Form)?;
         let mut reader = Reader { rest: unknown };
-        let (mut kind, mut lease) = (None, None);
+        let (mut kind, mut lease, mut last) = (None, None, 0);
         let (mut before, mut after): (&[u8], &[u8]) = (&[], &[]);
         while !reader.rest.is_empty() {
             let start = unknown.len() - reader.rest.len();
             let field = reader.field()?;
+            if field.number <= last {
+                return Err(Unread::Doubled);
+            }
+            last = field.number;
             let place = match field.number {
                 1 => &mut kind,
                 2 => {
