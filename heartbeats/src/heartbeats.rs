@@ -44,7 +44,7 @@ pub struct Asked<'a> {
 pub enum Decision {
     /// Answer 200 with [`Lease::renewed`].
     Absorb,
-    /// Write it now; end it by [`Heartbeats::finished`].
+    /// Write it now; end it by [`Heartbeats::finished`] or [`Heartbeats::gone`].
     Write(Write),
     /// Keep the client waiting until [`Heartbeats::next`] returns the ticket.
     Wait(Ticket),
@@ -294,6 +294,16 @@ impl Heartbeats {
                 After::Relay
             }
             Outcome::Conflict | Outcome::Refused => After::Relay,
+        }
+    }
+
+    /// Ends a write whose client has gone before the answer came. It may have arrived or may yet
+    /// arrive: that proves nothing, neither that writes arrive nor that they fail.
+    pub fn gone(&mut self, now: Moment, write: Write) {
+        self.writes.gone(now, now.since(write.sent_at));
+        let node = self.nodes.get_mut(&write.node);
+        if let Some(node) = node.filter(|node| node.uid == write.uid) {
+            node.writing = None;
         }
     }
 

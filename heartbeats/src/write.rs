@@ -9,7 +9,7 @@ use crate::{Lease, MicroTime, Moment, Uid};
 
 /// A renewal that is to be written. It is the licence for one write.
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "a write counts as under way until it is finished"]
+#[must_use = "a write counts as under way until it is finished, or its client is gone"]
 pub struct Write {
     pub(crate) node: Arc<str>,
     pub(crate) uid: Uid,

@@ -152,17 +152,28 @@ impl<W> Writes<W> {
     pub(crate) fn over(&mut self, now: Moment, took: Duration, failed: bool) {
         self.unused();
         if failed || took > SLOW {
-            self.quick = 0;
-            if self.relieved.is_none_or(|last| now.since(last) >= RELIEF) {
-                self.relieved = Some(now);
-                self.allowed = (self.allowed / 2).max(1);
-            }
-            return;
+            return self.relieve(now);
         }
         self.quick += 1;
         if self.quick >= self.allowed {
             self.quick = 0;
             self.allowed = (self.allowed + 1).min(self.limits.under_way);
+        }
+    }
+
+    /// Nobody waits any more for a write that was under way: it was slow, or nothing is known.
+    pub(crate) fn gone(&mut self, now: Moment, took: Duration) {
+        self.unused();
+        if took > SLOW {
+            self.relieve(now);
+        }
+    }
+
+    fn relieve(&mut self, now: Moment) {
+        self.quick = 0;
+        if self.relieved.is_none_or(|last| now.since(last) >= RELIEF) {
+            self.relieved = Some(now);
+            self.allowed = (self.allowed / 2).max(1);
         }
     }
 

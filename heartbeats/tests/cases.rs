@@ -414,6 +414,40 @@ fn a_conflict_is_tried_once_more_and_then_told() {
 }
 
 #[test]
+fn a_write_whose_client_has_gone_proves_nothing_and_gives_its_place_back() {
+    for (proven, honesty) in [(true, Honesty::Honest), (false, Honesty::Unproven)] {
+        let limits = Limits {
+            under_way: 1,
+            ..Limits::default()
+        };
+        let bounds = Bounds::new(settings(50)).expect("they hold");
+        let mut beats = Heartbeats::new(bounds, limits);
+        for now in (1_000..1_400).step_by(10) {
+            if proven {
+                beats.forwarded(at(now), true);
+            }
+            let write = writes(&mut beats, now);
+            beats.gone(at(now + 5), write);
+            assert_eq!(beats.writes(), (0, 0, 1), "nothing is under way");
+        }
+        assert_eq!(beats.honesty(at(1_400)), honesty, "{proven}");
+        assert_eq!(beats.owed().count(), 0, "nobody was answered");
+    }
+}
+
+#[test]
+fn clients_that_go_because_writes_are_slow_leave_room() {
+    let mut beats = heartbeats(settings(50));
+    let before = beats.writes().2;
+    let write = writes(&mut beats, 1_000);
+    beats.gone(at(1_500), write);
+    assert_eq!(beats.writes().2, before, "that may have been anything");
+    let write = writes(&mut beats, 2_000);
+    beats.gone(at(11_000), write);
+    assert_eq!(beats.writes().2, before / 2);
+}
+
+#[test]
 fn two_hosts_of_one_name_are_not_absorbed() {
     let mut beats = absorbing(settings(300));
     let mut last = None;
