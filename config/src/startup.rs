@@ -6,7 +6,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+
+use watershed_heartbeats::Bounds;
 
 /// What is read once; a change needs a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,20 +142,21 @@ pub struct FeatureGates {
     pub cluster_trust_bundle: bool,
 }
 
-/// What is done with the heartbeats of nodes (Lease renewals).
+/// What is done with the heartbeats of nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heartbeats {
-    /// Default [`HeartbeatMode::Passthrough`]: absorbing answers a write the store has not seen,
-    /// which nobody should get without asking.
-    pub mode: HeartbeatMode,
-    /// `--node-monitor-grace-period` of the control plane's controller manager. Default 50 s, its
-    /// own default since Kubernetes 1.32.
-    pub node_monitor_grace_period: Duration,
+pub enum Heartbeats {
+    /// Forwarded like any other write. The default: absorbing answers a write that the store has not
+    /// seen, which nobody should get without asking.
+    Passthrough,
+    /// Most are answered here.
+    Coalesce(Coalesce),
 }
 
-/// What is done with a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeartbeatMode {
-    /// Forwarded like any other write.
-    Passthrough,
+/// How heartbeats are absorbed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coalesce {
+    /// How many renewals a write may stand for; what the operator stated is in it.
+    pub bounds: Bounds,
+    /// Nodes that are remembered. Default 250,000.
+    pub nodes: u32,
 }

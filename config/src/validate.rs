@@ -17,10 +17,11 @@ use crate::quantity::{KI, MI};
 use crate::tree::{Node, Value};
 use crate::{
     Admin, Authentication, Authorization, Authorizers, Config, Drain, FeatureGates, FileContent,
-    HeartbeatMode, Heartbeats, Limits, Listen, Live, Mistake, ReferencedFile, Startup, TokenReview,
+    Limits, Listen, Live, Mistake, ReferencedFile, Startup, TokenReview,
 };
 
 mod cache;
+mod heartbeats;
 mod request_header;
 mod upstream;
 mod value;
@@ -103,8 +104,8 @@ impl Check<'_> {
         let admin = self.address("admin.address", &file.admin.address);
         self.distinct_addresses(address, admin);
         let upstream = self.upstream(file.upstream, address);
-        let heartbeats = self.heartbeats(&file.heartbeats);
         let cache = self.cache(file.cache);
+        let heartbeats = self.heartbeats(&file.heartbeats, cache.as_ref());
         let request_header = self.request_header(
             &file.authentication.request_header,
             listen.as_ref().and_then(|it| it.client_ca_file.as_deref()),
@@ -209,27 +210,6 @@ impl Check<'_> {
                 format!("{admin} is taken by `listen.address` ({listen}); choose another port"),
             );
         }
-    }
-
-    fn heartbeats(&mut self, heartbeats: &file::Heartbeats) -> Option<Heartbeats> {
-        let node_monitor_grace_period = self.time(
-            "heartbeats.nodeMonitorGracePeriod",
-            heartbeats.node_monitor_grace_period,
-            10 * SECOND..=10 * MINUTE,
-        );
-        let mode = match heartbeats.mode {
-            file::HeartbeatMode::Passthrough => HeartbeatMode::Passthrough,
-            file::HeartbeatMode::Coalesce => {
-                return self.refuse(
-                    "heartbeats.mode",
-                    "`Coalesce` is not available in this version; write `Passthrough`",
-                );
-            }
-        };
-        Some(Heartbeats {
-            mode,
-            node_monitor_grace_period: node_monitor_grace_period?,
-        })
     }
 
     fn authentication(&mut self, file: file::Authentication) -> Option<Authentication> {

@@ -95,7 +95,7 @@ impl std::fmt::Display for Seconds {
 }
 
 /// Settings that hold.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     settings: Settings,
 }
@@ -237,9 +237,10 @@ fn period(renewals: u32, least: Duration) -> Duration {
     (least * renewals).saturating_sub(EARLY)
 }
 
-/// How many renewals of a kubelet of default settings share a write.
+/// How many renewals of a kubelet of default settings may share a write.
 fn renewals_in(flush_period: Duration) -> u32 {
-    let renewals = flush_period.as_micros().div_ceil(usual_least().as_micros());
+    let latest = flush_period + EARLY;
+    let renewals = latest.as_micros().div_ceil(usual_least().as_micros());
     u32::try_from(renewals).unwrap_or(u32::MAX)
 }
 

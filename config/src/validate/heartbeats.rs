@@ -1,0 +1,107 @@
+//! The rules for `heartbeats`: what the operator states must leave room for what is to be absorbed.
+
+use watershed_heartbeats::{Bounds, BoundsError, Settings};
+
+use super::{Check, MINUTE, SECOND};
+use crate::file::HeartbeatMode;
+use crate::{CacheSettings, Coalesce, Heartbeats, file};
+
+/// What has to be cached, as group, version, resource.
+const NEEDED: [(&str, &str, &str); 2] =
+    [("coordination.k8s.io", "v1", "leases"), ("", "v1", "nodes")];
+
+impl Check<'_> {
+    pub(super) fn heartbeats(
+        &mut self,
+        file: &file::Heartbeats,
+        cache: Option<&CacheSettings>,
+    ) -> Option<Heartbeats> {
+        let grace_period = self.time(
+            "heartbeats.nodeMonitorGracePeriod",
+            file.node_monitor_grace_period,
+            10 * SECOND..=10 * MINUTE,
+        );
+        let tolerated_losses = self.losses(file.tolerated_losses);
+        let latency_spread = self.time(
+            "heartbeats.latencySpread",
+            file.latency_spread,
+            3 * SECOND..=MINUTE,
+        );
+        let flush_period = match file.flush_period {
+            None => Some(None),
+            Some(wanted) => {
+                let range = SECOND..=10 * MINUTE;
+                self.time("heartbeats.flushPeriod", wanted, range).map(Some)
+            }
+        };
+        let nodes = self.positive_nodes(file.nodes);
+        let settings = Settings {
+            grace_period: grace_period?,
+            tolerated_losses: tolerated_losses?,
+            latency_spread: latency_spread?,
+            flush_period: flush_period?,
+            peers: false,
+        };
+        match file.mode {
+            HeartbeatMode::Passthrough => Some(Heartbeats::Passthrough),
+            HeartbeatMode::Coalesce => {
+                self.needs_caches(cache);
+                Some(Heartbeats::Coalesce(Coalesce {
+                    bounds: self.bounds(settings)?,
+                    nodes: nodes?,
+                }))
+            }
+        }
+    }
+
+    fn losses(&mut self, losses: u32) -> Option<u32> {
+        if losses <= 50 {
+            return Some(losses);
+        }
+        self.refuse(
+            "heartbeats.toleratedLosses",
+            "out of range; choose from 0 to 50",
+        )
+    }
+
+    fn positive_nodes(&mut self, nodes: u32) -> Option<u32> {
+        if nodes > 0 {
+            return Some(nodes);
+        }
+        let advice = "0 would absorb nothing; write `mode: Passthrough`, or give at least 1";
+        self.refuse("heartbeats.nodes", advice)
+    }
+
+    /// A renewal is compared with the cached lease, and its lease's owner with the cached Node.
+    fn needs_caches(&mut self, cache: Option<&CacheSettings>) {
+        let Some(cache) = cache else { return };
+        for (group, version, resource) in NEEDED {
+            if cache.settings(group, version, resource).is_none() {
+                self.note(
+                    "heartbeats.mode",
+                    format!(
+                        "`Coalesce` compares renewals with the cache of {resource}, which \
+                         `cache.passthrough` turns off; remove it there, or write `Passthrough`"
+                    ),
+                );
+            }
+        }
+    }
+
+    fn bounds(&mut self, settings: Settings) -> Option<Bounds> {
+        let error = match Bounds::new(settings) {
+            Ok(bounds) => return Some(bounds),
+            Err(error) => error,
+        };
+        let (key, advice) = match error {
+            BoundsError::GraceTooShort { .. } => (
+                "heartbeats.nodeMonitorGracePeriod",
+                "raise `--node-monitor-grace-period` of kube-controller-manager, then this key, or \
+                 write `mode: Passthrough`",
+            ),
+            BoundsError::FlushTooLong { .. } => ("heartbeats.flushPeriod", "shorten or remove it"),
+            BoundsError::SpreadTooShort(_) => ("heartbeats.latencySpread", "raise it"),
+        };
+        self.refuse(key, &format!("{error}; {advice}"))
+    }
+}
