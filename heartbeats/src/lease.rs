@@ -38,7 +38,7 @@ pub enum Unread {
     #[error("a member that is there twice")]
     Doubled,
     /// Another kind or version.
-    #[error("not a coordination.k8s.io/v1 Lease")]
+    #[error("another kind or version")]
     Kind,
     /// Without uid, resource version, duration or renewTime, or not in their usual form.
     #[error("without a usable uid, resource version, duration or renew time")]
@@ -243,14 +243,14 @@ impl Encoding {
     /// What a text says, if it stands there as it is.
     fn text(self, value: &[u8]) -> Option<&[u8]> {
         match self {
-            Self::Json => json::text(value),
+            Self::Json => crate::json::text(value),
             Self::Protobuf => Some(value),
         }
     }
 
     fn time(self, value: &[u8]) -> Option<MicroTime> {
         match self {
-            Self::Json => MicroTime::from_json(json::text(value)?),
+            Self::Json => MicroTime::from_json(crate::json::text(value)?),
             Self::Protobuf => protobuf::time(value),
         }
     }
@@ -258,7 +258,7 @@ impl Encoding {
     fn number(self, value: &[u8]) -> Option<u64> {
         match self {
             Self::Json => decimal(value),
-            Self::Protobuf => protobuf::number(value),
+            Self::Protobuf => crate::protobuf::number(value),
         }
     }
 

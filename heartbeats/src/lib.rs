@@ -76,11 +76,13 @@
 mod bounds;
 mod heartbeats;
 mod honesty;
+mod json;
 mod lease;
 mod micro_time;
 mod moment;
 mod node;
 mod peers;
+mod protobuf;
 mod write;
 mod writes;
 

@@ -6,11 +6,7 @@
 
 use super::{Member, Members, Owner, Uid, Unread};
 use crate::MicroTime;
-
-const MAGIC: &[u8] = b"k8s\0";
-
-const VARINT: u64 = 0;
-const LENGTH: u64 = 2;
+use crate::protobuf::{LENGTH, MAGIC, Reader, VARINT, number, put_message, put_varint};
 
 pub(super) fn read(bytes: &[u8]) -> Result<Members<'_>, Unread> {
     let envelope = Envelope::read(bytes)?;
@@ -160,12 +156,6 @@ fn read_members<'a>(
     Ok(())
 }
 
-pub(super) fn number(varint: &[u8]) -> Option<u64> {
-    let mut reader = Reader { rest: varint };
-    let number = reader.varint().ok()?;
-    reader.rest.is_empty().then_some(number)
-}
-
 pub(super) fn time(timestamp: &[u8]) -> Option<MicroTime> {
     let mut reader = Reader { rest: timestamp };
     let mut parts = [0; 2];
@@ -267,82 +257,4 @@ pub(super) fn renewed(bytes: &[u8], renew_time: MicroTime) -> Vec<u8> {
     put_message(&mut renewed, 2, &lease);
     renewed.extend_from_slice(envelope.after);
     renewed
-}
-
-pub(super) fn put_message(out: &mut Vec<u8>, number: u64, message: &[u8]) {
-    put_varint(out, number << 3 | LENGTH);
-    put_varint(out, message.len() as u64);
-    out.extend_from_slice(message);
-}
-
-pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number.to_le_bytes()[0] | 0x80);
-        number >>= 7;
-    }
-    out.push(number.to_le_bytes()[0]);
-}
-
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-struct WireField<'a> {
-    number: u64,
-    wire: u64,
-    /// The payload, or the bytes of the varint.
-    value: &'a [u8],
-}
-
-impl<'a> WireField<'a> {
-    const fn message(&self) -> Result<&'a [u8], Unread> {
-        match self.wire {
-            LENGTH => Ok(self.value),
-            _ => Err(Unread::Form),
-        }
-    }
-}
-
-impl<'a> Reader<'a> {
-    fn field(&mut self) -> Result<WireField<'a>, Unread> {
-        let tag = self.varint()?;
-        let (number, wire) = (tag >> 3, tag & 7);
-        let value = match wire {
-            VARINT => {
-                let from = self.rest;
-                self.varint()?;
-                &from[..from.len() - self.rest.len()]
-            }
-            LENGTH => {
-                let length = usize::try_from(self.varint()?).map_err(|_overflow| Unread::Form)?;
-                let (value, rest) = self.rest.split_at_checked(length).ok_or(Unread::Form)?;
-                self.rest = rest;
-                value
-            }
-            _ => return Err(Unread::Form),
-        };
-        Ok(WireField {
-            number,
-            wire,
-            value,
-        })
-    }
-
-    /// A number in its shortest form.
-    fn varint(&mut self) -> Result<u64, Unread> {
-        let mut number = 0;
-        for shift in (0..63).step_by(7) {
-            let (&byte, rest) = self.rest.split_first().ok_or(Unread::Form)?;
-            self.rest = rest;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return if byte == 0 && shift > 0 {
-                    Err(Unread::Form)
-                } else {
-                    Ok(number)
-                };
-            }
-        }
-        Err(Unread::Form)
-    }
 }

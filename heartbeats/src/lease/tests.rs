@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::protobuf::{put_message, put_varint};
 use super::*;
+use crate::protobuf::{put_message, put_varint};
 use crate::unsaved;
 
 const UID: &str = "314280a2-3adc-4ddb-bad2-43b47c7be773";
