@@ -207,12 +207,13 @@ impl<R: Reviews> Authorizer<R> {
         if attributes.user.in_group(MASTERS) {
             return Ok(permit(Source::Masters));
         }
-        if let Some(grant) = self.local.allows(attributes) {
-            return Ok(permit(Source::Local(grant)));
-        }
+        let denial = match self.local.decide(attributes) {
+            Ok(grant) => return Ok(permit(Source::Local(grant))),
+            Err(denial) => denial,
+        };
         // Boxed, as the review is: most requests are allowed by now.
-        if self.local.may_refuse() {
-            match Box::pin(self.local.judge(attributes)).await {
+        if let Some(denial) = denial {
+            match Box::pin(self.local.judge(attributes, &denial)).await {
                 Judgement::Allowed(grant) => return Ok(permit(Source::Local(grant))),
                 Judgement::Refused { reason } => {
                     return Err(AuthzError::Denied {

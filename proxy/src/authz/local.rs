@@ -53,27 +53,9 @@ impl Local {
         Self { inputs, declared }
     }
 
-    /// By what the request is allowed, as far as the facts say so now. Never waits.
-    pub(super) fn allows(&self, attributes: &Attributes) -> Option<Grant> {
-        match self.decide(attributes) {
-            Decision::Allow(grant) => Some(grant),
-            Decision::NoOpinion(_) => None,
-        }
-    }
-
-    /// Whether a request that the facts do not allow may be refused here at all.
-    pub(super) fn may_refuse(&self) -> bool {
-        self.declared.node && self.declared.rbac
-    }
-
-    /// What becomes of a request that the facts did not allow a moment ago: waits until they are
+    /// What becomes of a request that the facts do not allow, for `denial`: waits until they are
     /// proven fresh, [`PROOF_PATIENCE_OF_NODES`] or [`PROOF_PATIENCE`] at most.
-    pub(super) async fn judge(&self, attributes: &Attributes) -> Judgement {
-        let denial = match self.decide(attributes) {
-            Decision::Allow(grant) => return Judgement::Allowed(grant),
-            Decision::NoOpinion(None) => return Judgement::Unknown,
-            Decision::NoOpinion(Some(denial)) => denial,
-        };
+    pub(super) async fn judge(&self, attributes: &Attributes, denial: &Denial) -> Judgement {
         let Some(sources) = self.inputs.complete(denial.sources()) else {
             return Judgement::Unknown;
         };
@@ -85,21 +67,26 @@ impl Local {
         let proofs = sources.iter().map(|it| it.cache.consistent(patience));
         let are_fresh = join_all(proofs).await.iter().all(Result::is_ok);
         match self.decide(attributes) {
-            Decision::Allow(grant) => Judgement::Allowed(grant),
+            Ok(grant) => Judgement::Allowed(grant),
             // Facts may have been let go meanwhile; looked at last, that cannot be missed.
-            Decision::NoOpinion(Some(Denial { reason, .. }))
+            Err(Some(Denial { reason, .. }))
                 if are_fresh && sources.iter().all(|it| it.is_still_complete()) =>
             {
                 Judgement::Refused { reason }
             }
-            Decision::NoOpinion(_) => Judgement::Unknown,
+            Err(_) => Judgement::Unknown,
         }
     }
 
-    /// What those authorizers say that the control plane is declared to have.
-    fn decide(&self, attributes: &Attributes) -> Decision<Option<Denial>> {
+    /// By what a request is allowed, as far as the facts say so now; or why not, where Node and
+    /// RBAC are all there is, so that it may be refused here. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// If the authorizers that the control plane is declared to have do not allow it.
+    pub(super) fn decide(&self, attributes: &Attributes) -> Result<Grant, Option<Denial>> {
         if !self.declared.node {
-            return Decision::NoOpinion(None);
+            return Err(None);
         }
         let fields = attributes.field_selector.requirements();
         let selects = |field: &str, value: &str| {
@@ -125,13 +112,13 @@ impl Local {
         let authorizer = self.inputs.authorizer();
         if self.declared.rbac {
             return match authorizer.decide(&asked) {
-                Decision::Allow(grant) => Decision::Allow(grant),
-                Decision::NoOpinion(denial) => Decision::NoOpinion(Some(denial)),
+                Decision::Allow(grant) => Ok(grant),
+                Decision::NoOpinion(denial) => Err(Some(denial)),
             };
         }
         match authorizer.decide_as_node(&asked) {
-            Decision::Allow(grant) => Decision::Allow(grant),
-            Decision::NoOpinion(_) => Decision::NoOpinion(None),
+            Decision::Allow(grant) => Ok(grant),
+            Decision::NoOpinion(_) => Err(None),
         }
     }
 }
