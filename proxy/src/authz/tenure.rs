@@ -13,9 +13,9 @@
 //! for; an answer that was asked for because of a loss holds them up, for as long as a review takes.
 //!
 //! With the caller's rights the caller is looked at again, whenever the turn comes: whether its
-//! certificate is still good and still names it, or is still that of a front proxy. Of a bearer token nothing is kept to ask about, so
-//! a watch that was opened with one ends after [`BEARER_TURNS`] turns, as at its timeout, and the
-//! client shows its token again.
+//! certificate is still good and still names it, or is still that of a front proxy. Of a bearer
+//! token nothing is kept to ask about, so a watch that was opened with one ends after
+//! [`BEARER_TURNS`] turns, as at its timeout, and the client shows its token again.
 
 use std::{
     future::Future,
