@@ -129,7 +129,7 @@ impl Health {
         families.volumes.set(gauge(graph.persistent_volumes));
         families.roles.set(gauge(rbac.roles));
         families.bindings.set(gauge(rbac.bindings));
-        families.bytes.set(gauge(graph.bytes + rbac.bytes));
+        families.bytes.set(gauge(self.inputs.bytes()));
     }
 
     fn read_gauges(&self) {
