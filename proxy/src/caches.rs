@@ -232,8 +232,7 @@ impl Caches {
         let inputs = &self.shared.inputs;
         let fed = inputs.wanted().filter_map(|(group, resource)| {
             let cache = inputs.cache_of(group, resource)?;
-            let dot = if group.is_empty() { "" } else { "." };
-            Some((format!("{resource}{dot}{group}"), cache.is_ready()))
+            Some((qualified(resource, group), cache.is_ready()))
         });
         fed.collect()
     }
@@ -259,12 +258,8 @@ impl Caches {
                     .iter()
                     .find(|(key, _)| named(key))
                     .map(|(_, it)| it.cache.clone());
-                let dot = if entry.group.is_empty() { "" } else { "." };
-                let form = label(encoding);
-                found.push((
-                    format!("{}{dot}{}-{form}", entry.resource, entry.group),
-                    cache,
-                ));
+                let name = qualified(&entry.resource, &entry.group);
+                found.push((format!("{name}-{}", label(encoding)), cache));
             }
         }
         found
@@ -413,6 +408,12 @@ pub(crate) fn labels(cache: &WatchCache) -> CacheLabels {
     }
 }
 
+/// A resource with its group, as in `deployments.apps`; the core group has no name.
+fn qualified(resource: &str, group: &str) -> String {
+    let dot = if group.is_empty() { "" } else { "." };
+    format!("{resource}{dot}{group}")
+}
+
 const fn label(encoding: Encoding) -> &'static str {
     match encoding {
         Encoding::Json => "json",
@@ -437,8 +438,7 @@ impl std::fmt::Display for CacheKey {
             version,
             resource,
         } = &self.gvr;
-        let encoding = label(self.encoding);
-        let dot = if group.is_empty() { "" } else { "." };
-        write!(formatter, "{resource}{dot}{group}/{version} ({encoding})")
+        let (name, encoding) = (qualified(resource, group), label(self.encoding));
+        write!(formatter, "{name}/{version} ({encoding})")
     }
 }
