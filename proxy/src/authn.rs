@@ -55,6 +55,11 @@ impl UserInfo {
         self.groups.iter().any(|found| found == group)
     }
 
+    /// Whether the user may do everything, and is limited in nothing.
+    pub(crate) fn is_master(&self) -> bool {
+        self.in_group(MASTERS)
+    }
+
     /// Whether it proved nothing about itself.
     pub(crate) fn is_anonymous(&self) -> bool {
         self.name == ANONYMOUS
@@ -95,6 +100,7 @@ impl UserInfo {
 const ANONYMOUS: &str = "system:anonymous";
 const AUTHENTICATED: &str = "system:authenticated";
 const UNAUTHENTICATED: &str = "system:unauthenticated";
+const MASTERS: &str = "system:masters";
 
 /// A caller, and how a forwarded request carries it upstream.
 #[derive(Clone, Debug)]

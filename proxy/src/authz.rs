@@ -43,8 +43,6 @@ use crate::metrics::AuthorizationLabels;
 use crate::request::RequestInfo;
 use crate::status::Status;
 
-const MASTERS: &str = "system:masters";
-
 /// Leave to do exactly one thing. It cannot be made outside this module, and whoever serves data
 /// takes one by value.
 #[derive(Debug)]
@@ -204,7 +202,7 @@ impl<R: Reviews> Authorizer<R> {
             attributes: attributes.clone(),
             source,
         };
-        if attributes.user.in_group(MASTERS) {
+        if attributes.user.is_master() {
             return Ok(permit(Source::Masters));
         }
         let denial = match self.local.decide(attributes) {
