@@ -27,7 +27,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::metrics::ReasonLabels;
+use crate::{metrics::ReasonLabels, status};
 
 /// What one list holds at once at most, in bytes: a piece in hand, one that HTTP/2 was given beyond
 /// its buffer of 64 KiB, and what TLS has not sent.
@@ -41,10 +41,6 @@ const WAIT: Duration = Duration::from_secs(1);
 
 /// Lists that wait for a place; more are told to come back at once.
 const WAITING_MAX: usize = 10_000;
-
-/// Seconds after which a client comes back that got no place, both included. Spread, so that those
-/// who came together do not come together again.
-const RETRY_AFTER: std::ops::RangeInclusive<u32> = 1..=8;
 
 /// How much a read is waited for by others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +164,7 @@ impl ListBudget {
         };
         self.refused.get_or_create(&ReasonLabels { reason }).inc();
         Busy {
-            retry_after: fastrand::u32(RETRY_AFTER),
+            retry_after: fastrand::u32(status::RETRY_AFTER),
         }
     }
 }

@@ -32,12 +32,13 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use watershed_config::Limits;
 
-use crate::{authn::UserInfo, status::Status};
+use crate::{
+    authn::UserInfo,
+    status::{self, Status},
+};
 
 /// Parts of the table, each with a lock of its own: many more than there are threads.
 const SHARDS: usize = 256;
-/// Seconds after which who was refused should come back: spread, so that not all do at once.
-const RETRY_AFTER: std::ops::RangeInclusive<u32> = 1..=8;
 /// The least time between two log lines about one caller at its limit.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Where the review of a token says which pod it was given to.
@@ -295,7 +296,7 @@ impl Full {
                 "too many requests of this caller are under way, please try again later"
             }
         };
-        Status::too_many_requests(message, fastrand::u32(RETRY_AFTER))
+        Status::too_many_requests(message, fastrand::u32(status::RETRY_AFTER))
     }
 }
 

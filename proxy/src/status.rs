@@ -25,6 +25,10 @@ use serde::Serialize;
 pub(crate) use self::catalogue::Refused;
 use crate::negotiate::Media;
 
+/// Seconds after which who found no room should come back, both included: spread, so that those who
+/// came together do not come together again.
+pub(crate) const RETRY_AFTER: std::ops::RangeInclusive<u32> = 1..=8;
+
 /// An error as a client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Status {

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use zeroize::Zeroize as _;
 
 use super::turns::Turns;
-use crate::status::Status;
+use crate::status::{self, Status};
 
 /// One attempt and all its retries together, as the apiserver's webhooks.
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,8 +31,6 @@ const WAITING_MAX: usize = 100_000;
 /// How long one waits for its turn before it is refused: long, since to ask again costs more than to
 /// wait.
 const WAIT: Duration = Duration::from_secs(30);
-/// Seconds after which who was refused should come back: spread, so that not all do at once.
-const RETRY_AFTER: std::ops::RangeInclusive<u32> = 1..=8;
 
 /// For whom a review is made. Turns are shared evenly by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,7 +132,7 @@ impl ReviewError {
 
     /// What a caller is told whose review did not get its turn; `None` where it did.
     pub(crate) fn refusal(&self) -> Option<Status> {
-        (*self == Self::Busy).then(|| Status::overloaded(fastrand::u32(RETRY_AFTER)))
+        (*self == Self::Busy).then(|| Status::overloaded(fastrand::u32(status::RETRY_AFTER)))
     }
 }
 

@@ -116,7 +116,7 @@ async fn those_sent_away_together_do_not_come_back_together() {
     for refusal in refusals {
         seconds.insert(refusal.expect_err("there is no place").retry_after);
     }
-    assert!(seconds.iter().all(|it| RETRY_AFTER.contains(it)));
+    assert!(seconds.iter().all(|it| status::RETRY_AFTER.contains(it)));
     assert!(seconds.len() > 4, "{seconds:?}");
     assert_eq!(subject.refused("collection"), 200);
 }
