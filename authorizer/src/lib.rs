@@ -53,7 +53,6 @@ mod decision;
 mod facts;
 mod graph;
 mod node;
-mod quote;
 mod rbac;
 
 pub use attributes::{Attributes, User};

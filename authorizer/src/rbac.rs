@@ -21,11 +21,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use watershed_quote::Quoted;
 
 use crate::attributes::{Attributes, User};
 use crate::decision::{Decision, Grant};
 use crate::facts::{BindingFacts, PolicyRule, RoleFacts, Subject};
-use crate::quote::Quoted;
 use subjects::Subjects;
 
 /// How much RBAC holds.

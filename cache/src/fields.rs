@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use watershed_quote::quote;
+
 mod builtin;
 mod plain;
 pub(crate) mod shape;
@@ -126,10 +128,7 @@ impl FieldSet {
                 format!("field label not supported: {label}")
             }
             Refusal::NotSupportedFor(kind) => {
-                format!(
-                    "field label {} not supported for {kind}",
-                    crate::quote::quote(label)
-                )
+                format!("field label {} not supported for {kind}", quote(label))
             }
             Refusal::NotSupportedForKind(kind) => {
                 format!(
@@ -139,7 +138,7 @@ impl FieldSet {
             }
             Refusal::NotKnown => format!(
                 "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
-                crate::quote::quote(label)
+                quote(label)
             ),
         }
     }

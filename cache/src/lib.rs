@@ -42,7 +42,6 @@ mod lane;
 mod metrics;
 mod object;
 mod observer;
-mod quote;
 mod recent;
 mod reflector;
 mod resource;
@@ -66,7 +65,6 @@ pub use interest::Selection;
 pub use metrics::Stats;
 pub use object::Object;
 pub use observer::Observer;
-pub use quote::quote;
 pub use reflector::{
     ListRequest, ListerWatcher, Reflector, ReflectorOptions, ReflectorStatus, UpstreamError,
     WatchRequest,

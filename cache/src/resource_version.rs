@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::quote::quote;
+use watershed_quote::quote;
 
 /// A resource version of one resource: a decimal `u64`, comparable only within that resource.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,7 +4,7 @@
 //! Owns the wording of these errors. The regular expressions in the texts are quoted, not run: each
 //! is a few comparisons.
 
-use crate::quote::quote;
+use watershed_quote::quote;
 
 const NAME_MAX: usize = 63;
 const PREFIX_MAX: usize = 253;

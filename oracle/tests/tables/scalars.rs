@@ -1,8 +1,9 @@
 //! Numbers, booleans, durations, and how strings stand in error texts.
 
 use watershed::door;
-use watershed_cache::{ResourceVersion, quote};
+use watershed_cache::ResourceVersion;
 use watershed_loadtest::apiserver::request;
+use watershed_quote::quote;
 
 use super::{Answer, Differences, rows};
 
@@ -81,7 +82,7 @@ fn quotes_are_those_of_go() {
     let mut differences = Differences::default();
     for (input, go) in rows::<String>(include_str!("../../tables/quote.json")) {
         let input = input.lossy();
-        differences.check(&input, "cache", &quote(&input), &go);
+        differences.check(&input, "quote", &quote(&input), &go);
         differences.check(&input, "embedded", &request::go_quote(&input), &go);
     }
 }
@@ -108,7 +109,7 @@ fn the_characters_that_print_are_those_of_go() {
             .is_some_and(|&(from, _)| from <= u32::from(c));
         let unescaped = |quoted: String| quoted.chars().nth(1) == Some(c);
         let text = c.to_string();
-        differences.check(&c, "cache", &unescaped(quote(&text)), &go);
+        differences.check(&c, "quote", &unescaped(quote(&text)), &go);
         differences.check(&c, "embedded", &unescaped(request::go_quote(&text)), &go);
     }
 }

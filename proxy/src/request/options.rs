@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use watershed_cache::quote;
 use watershed_cache::selector::{FieldSelector, LabelSelector, SelectorError};
+use watershed_quote::quote;
 
 use super::Query;
 use super::scalar::{flag, lenient_flag, parse_int};

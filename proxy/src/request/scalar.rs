@@ -3,7 +3,7 @@
 use std::num::IntErrorKind;
 use std::time::Duration;
 
-use watershed_cache::quote;
+use watershed_quote::quote;
 
 use super::{Doubt, Query, RequestInfo};
 use crate::status::Status;

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use watershed_cache::quote;
+use watershed_quote::quote;
 
 use super::gotext::sanitize;
 use super::{Cause, Details, Form, Status};

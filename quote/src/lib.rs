@@ -1,12 +1,22 @@
-//! Go's `%q`, in which RBAC names what it speaks of.
+//! Go's `%q`, in which apiservers name what they speak of and what they refuse.
 //!
-//! Owns one function, which escapes as `strconv.Quote` does. Which characters print is taken from
-//! Rust's own table, which is built from the same Unicode categories as Go's.
+//! Owns one function, which escapes as `strconv.Quote` does: the usual short escapes, `\x7f` for
+//! control characters of one byte, `\u00a0` and `\U000e0001` for what does not print. Which
+//! characters print is taken from Rust's own table, which is built from the same Unicode categories
+//! as Go's.
 
 use std::fmt::{self, Write as _};
 
-/// Displays a text between double quotes, escaped as Go does.
-pub(crate) struct Quoted<'a>(pub(crate) &'a str);
+/// `text` between double quotes, escaped as Go does.
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    write!(quoted, "{}", Quoted(text)).expect("writing to a String succeeds");
+    quoted
+}
+
+/// Displays a text as [`quote`] writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Quoted<'a>(pub &'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,11 +33,11 @@ impl fmt::Display for Quoted<'_> {
                 '\t' => out.write_str("\\t")?,
                 '\u{b}' => out.write_str("\\v")?,
                 printable if prints(printable) => out.write_char(printable)?,
-                other if other.is_ascii() => write!(out, "\\x{:02x}", u32::from(other))?,
-                other if u32::from(other) < 0x1_0000 => {
-                    write!(out, "\\u{:04x}", u32::from(other))?;
-                }
-                other => write!(out, "\\U{:08x}", u32::from(other))?,
+                other => match u32::from(other) {
+                    code @ 0..0x80 => write!(out, "\\x{code:02x}")?,
+                    code @ 0x80..0x1_0000 => write!(out, "\\u{code:04x}")?,
+                    code => write!(out, "\\U{code:08x}")?,
+                },
             }
         }
         out.write_char('"')
@@ -45,23 +55,27 @@ fn prints(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Quoted;
+    use super::quote;
 
     #[test]
     fn quotes_as_go_does() {
         let table = [
             ("", r#""""#),
             ("system:node", r#""system:node""#),
+            ("a b", r#""a b""#),
             ("a\"b\\c", r#""a\"b\\c""#),
             (
-                "\u{0}\u{7}\u{8}\t\n\u{b}\u{c}\r\u{7f}",
-                r#""\x00\a\b\t\n\v\f\r\x7f""#,
+                "\u{0}\u{7}\u{8}\t\n\u{b}\u{c}\r\u{1b}\u{7f}",
+                r#""\x00\a\b\t\n\v\f\r\x1b\x7f""#,
             ),
             ("é\u{301}日", "\"é\u{301}日\""),
-            ("\u{a0}\u{e0001}", r#""\u00a0\U000e0001""#),
+            (
+                "\u{a0}\u{2028}\u{feff}\u{e0001}",
+                r#""\u00a0\u2028\ufeff\U000e0001""#,
+            ),
         ];
         for (text, quoted) in table {
-            assert_eq!(Quoted(text).to_string(), quoted);
+            assert_eq!(quote(text), quoted);
         }
     }
 }
