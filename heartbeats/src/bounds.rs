@@ -158,6 +158,13 @@ impl Bounds {
         self.settings.grace_period.saturating_sub(RESERVE)
     }
 
+    /// What is safe while no peer hears of what was not written. Fewer renewals share a write, down to
+    /// one.
+    pub const fn without_peers(mut self) -> Self {
+        self.settings.peers = false;
+        self
+    }
+
     /// What the operator stated.
     pub const fn settings(&self) -> &Settings {
         &self.settings
@@ -288,6 +295,11 @@ mod tests {
     fn without_peers_less_is_absorbed() {
         assert_eq!(renewals(settings(90, 2, true)), 6);
         assert_eq!(renewals(settings(90, 2, false)), 4);
+        for (grace, left) in [(50, 1), (90, 4)] {
+            let bounds = Bounds::new(settings(grace, 2, true)).unwrap();
+            let alone = bounds.without_peers();
+            assert_eq!(alone.renewals_per_write(USUAL_INTERVAL), left, "{grace}");
+        }
     }
 
     #[test]

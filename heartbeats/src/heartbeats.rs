@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bounds::Bounds;
+use crate::estate::Debt;
 use crate::honesty::{Honesty, PROOF, Proof};
 use crate::node::Node;
-use crate::peers::Debt;
 use crate::write::{After, Needless, Outcome, Write};
 use crate::writes::{Limits, Place, Ticket, Writes};
 use crate::{Lease, MicroTime, Moment, Owner, Renewal, Uid};
@@ -107,8 +107,8 @@ pub struct Report {
     pub contested: bool,
 }
 
-/// Absorbs renewals. Its owner calls it under a lock; every call but [`Self::owed`] and
-/// [`Self::oldest_unwritten`] takes about a microsecond.
+/// Absorbs renewals. Its owner calls it under a lock; every call but [`Self::owed`],
+/// [`Self::tell_all`] and [`Self::oldest_unwritten`] takes about a microsecond.
 #[derive(Debug)]
 pub struct Heartbeats {
     bounds: Bounds,
@@ -118,6 +118,8 @@ pub struct Heartbeats {
     writes: Writes<Write>,
     /// Nodes about which peers have to hear; each once.
     changed: VecDeque<Arc<str>>,
+    /// A peer hears of what is not written.
+    replicated: bool,
     draining: bool,
 }
 
@@ -131,6 +133,7 @@ impl Heartbeats {
             proof: Proof::default(),
             writes: Writes::new(limits),
             changed: VecDeque::new(),
+            replicated: false,
             draining: false,
         }
     }
@@ -144,7 +147,7 @@ impl Heartbeats {
         if let Some(reason) = self.bars(asked) {
             return Decision::Forward(reason);
         }
-        let bounds = self.bounds;
+        let bounds = self.bounds();
         let Some((name, node)) = self.node(asked) else {
             return Decision::Forward(Reason::TooManyNodes);
         };
@@ -210,11 +213,12 @@ impl Heartbeats {
     }
 
     fn write(&mut self, now: Moment, name: Arc<str>, renewal: &Renewal) -> Decision {
+        let bounds = self.bounds();
         let node = self
             .nodes
             .get_mut(&name)
             .expect("its renewal was just heard");
-        let deadline = node.deadline(&self.bounds, now);
+        let deadline = node.deadline(&bounds, now);
         let write = || Write {
             node: Arc::clone(&name),
             uid: renewal.uid,
@@ -340,6 +344,21 @@ impl Heartbeats {
         self.forget(name, None);
     }
 
+    /// Whether a peer hears of what is not written here; not so at first. If none does, less is
+    /// absorbed from now on, or nothing. Without meaning where the bounds are those without peers.
+    pub const fn set_replicated(&mut self, replicated: bool) {
+        self.replicated = replicated;
+    }
+
+    /// What is safe now.
+    fn bounds(&self) -> Bounds {
+        if self.replicated {
+            self.bounds
+        } else {
+            self.bounds.without_peers()
+        }
+    }
+
     /// No renewal is absorbed any more. What is owed is in [`Self::owed`].
     pub const fn drain(&mut self) {
         self.draining = true;
@@ -389,6 +408,21 @@ impl Heartbeats {
         debts
     }
 
+    /// Peers have to hear everything that is owed, because others than before are there.
+    pub fn tell_all(&mut self) {
+        let owing = self
+            .nodes
+            .iter()
+            .filter(|(_name, node)| node.owed().is_some());
+        let names: Vec<_> = owing.map(|(name, _node)| Arc::clone(name)).collect();
+        names.iter().for_each(|name| self.tell(name));
+    }
+
+    /// How many nodes peers have not been told about since they changed.
+    pub fn untold(&self) -> usize {
+        self.changed.len()
+    }
+
     /// Since when the longest unwritten answer has been waiting for a write of its node.
     pub fn oldest_unwritten(&self) -> Option<Moment> {
         let owing = self.nodes.values().filter(|node| node.owed().is_some());
@@ -399,7 +433,7 @@ impl Heartbeats {
     pub fn report(&self, now: Moment, name: &str) -> Option<Report> {
         let node = self.nodes.get(name)?;
         // The usual duration: that of the lease is not kept.
-        let flush_period = node.flush_period(&self.bounds, 40);
+        let flush_period = node.flush_period(&self.bounds(), 40);
         Some(Report {
             heard: node.heard,
             written: node.written,

@@ -9,7 +9,7 @@
 //!  watch of leases ─► lease_seen, deleted                             └► Shed     429
 //!  watch of nodes ──► deleted
 //!
-//!  every second:  Heartbeats::changes ─► two peers of heirs(node) ─► Estate::hear
+//!  every moment:  Heartbeats::changes ─► two peers, Heirs::of(node) ─► Estate::hear
 //!  a peer dies:   Estate::died, next ─► PUT Debt::body
 //! ```
 //!
@@ -38,6 +38,7 @@
 //!     peers: true,
 //! })?;
 //! let mut heartbeats = Heartbeats::new(bounds, Limits::default());
+//! heartbeats.set_replicated(true);
 //!
 //! let lease = |version: u32, second: u32| format!(
 //!     r#"{{"kind":"Lease","apiVersion":"coordination.k8s.io/v1","metadata":{{"name":"n1",
@@ -74,25 +75,27 @@
 //! ```
 
 mod bounds;
+mod estate;
 mod heartbeats;
+mod heirs;
 mod honesty;
 mod json;
 mod lease;
 mod micro_time;
 mod moment;
 mod node;
-mod peers;
 mod protobuf;
 mod write;
 mod writes;
 
 pub use bounds::{Bounds, BoundsError, Seconds, Settings};
+pub use estate::{Debt, Estate, Peer};
 pub use heartbeats::{Asked, Decision, Heartbeats, RETRY_AFTER, Reason, Report, Turn};
+pub use heirs::{Heir, Heirs};
 pub use honesty::Honesty;
 pub use lease::{Differs, Encoding, Lease, Owner, Renewal, Uid, Unread};
 pub use micro_time::MicroTime;
 pub use moment::Moment;
-pub use peers::{Debt, Estate, Peer, heirs};
 pub use write::{After, Needless, Outcome, Write};
 pub use writes::{Limits, Ticket};
 

@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use watershed_heartbeats::{
-    After, Asked, Bounds, Debt, Decision, Encoding, Estate, Heartbeats, Honesty, Lease, Limits,
-    MicroTime, Moment, Needless, Outcome, Owner, Peer, Reason, Renewal, Settings, Turn, Uid, Write,
+    After, Asked, Bounds, Debt, Decision, Encoding, Estate, Heartbeats, Heir, Honesty, Lease,
+    Limits, MicroTime, Moment, Needless, Outcome, Owner, Peer, Reason, Renewal, Settings, Turn,
+    Uid, Write,
 };
 
 const LEASE: Uid = Uid::from_bits(1);
@@ -33,7 +34,13 @@ fn settings(grace_seconds: u64) -> Settings {
 }
 
 fn heartbeats(settings: Settings) -> Heartbeats {
-    Heartbeats::new(Bounds::new(settings).expect("they hold"), Limits::default())
+    limited(settings, Limits::default())
+}
+
+fn limited(settings: Settings, limits: Limits) -> Heartbeats {
+    let mut beats = Heartbeats::new(Bounds::new(settings).expect("they hold"), limits);
+    beats.set_replicated(true);
+    beats
 }
 
 const ASKED: Asked<'static> = Asked {
@@ -477,8 +484,7 @@ fn when_the_upstream_is_slow_the_nearest_deadline_goes_first() {
         under_way: 1,
         ..Limits::default()
     };
-    let bounds = Bounds::new(settings(50)).expect("they hold");
-    let mut beats = Heartbeats::new(bounds, limits);
+    let mut beats = limited(settings(50), limits);
     let names: Vec<_> = (0..5).map(|node| format!("n{node}")).collect();
     let of = |node: usize, now: u64| Asked {
         node: &names[node],
@@ -518,10 +524,10 @@ fn what_a_dead_replica_owed_is_paid_within_a_grace_period() {
     let mut beats = absorbing(settings(50));
     let mut estate = Estate::new(9, 50);
     for debt in beats.changes(9) {
-        assert!(estate.hear(Peer(1), debt));
+        assert!(estate.hear(Peer(1), Heir::First, debt));
     }
     // Told nothing for three seconds, the peer is taken for dead.
-    estate.died(Peer(1), |_node| true);
+    estate.died(at(14_000), Peer(1));
     let paid = estate.next(at(14_500)).expect("a debt");
     let expected = Debt {
         node: "n1".into(),
@@ -533,13 +539,32 @@ fn what_a_dead_replica_owed_is_paid_within_a_grace_period() {
 }
 
 #[test]
+fn without_a_peer_that_hears_what_is_safe_without_peers_holds_at_once() {
+    let mut beats = heartbeats(settings(50));
+    let write = writes(&mut beats, 1_000);
+    let _relay = beats.finished(at(1_005), write, Outcome::Written(2));
+    assert_eq!(renew_proven(&mut beats, 11_000), Decision::Absorb);
+    let told = beats.changes(9).len();
+    assert_eq!((told, beats.untold()), (1, 0));
+    beats.set_replicated(false);
+    let Decision::Write(write) = renew_proven(&mut beats, 16_000) else {
+        panic!("nothing is absorbed at 50 s without peers");
+    };
+    let _failed = beats.finished(at(16_005), write, Outcome::Failed);
+    beats.set_replicated(true);
+    beats.tell_all();
+    let owed: Vec<_> = beats.changes(9);
+    assert_eq!(owed.len(), 1, "a new peer hears of what is owed");
+    assert_eq!(owed[0].renew_time, time(11_000));
+}
+
+#[test]
 fn a_table_that_is_full_forwards_newcomers_and_serves_whom_it_knows() {
     let limits = Limits {
         nodes: 1,
         ..Limits::default()
     };
-    let bounds = Bounds::new(settings(50)).expect("they hold");
-    let mut beats = Heartbeats::new(bounds, limits);
+    let mut beats = limited(settings(50), limits);
     let write = writes(&mut beats, 1_000);
     let _relay = beats.finished(at(1_005), write, Outcome::Written(2));
     let owner = Some(Owner {
@@ -598,11 +623,11 @@ fn gaps_around_a_black_hole(heirs: bool) -> Vec<(u64, u64)> {
         if now % 1_000 == 0 {
             told_of.clone_from(&heard);
             let mut told = beats.changes(99).into_iter();
-            assert!(told.all(|debt| estate.hear(Peer(1), debt)));
+            assert!(told.all(|debt| estate.hear(Peer(1), Heir::First, debt)));
         }
     }
     if heirs {
-        estate.died(Peer(1), |_node| true);
+        estate.died(at(SILENT_FROM), Peer(1));
     }
     for now in (SILENT_FROM + 3_000..SILENT_FROM + 45_000).step_by(20) {
         if let Some(debt) = estate.next(at(now)) {

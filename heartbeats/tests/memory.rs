@@ -79,6 +79,7 @@ fn a_node_costs_no_more_than_its_share() {
     };
     let bounds = Bounds::new(settings).expect("they hold");
     let mut beats = Heartbeats::new(bounds, Limits::default());
+    beats.set_replicated(true);
     renew(&mut beats, 0);
     let empty = resident();
     for node in 1..NODES {

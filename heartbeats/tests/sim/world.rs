@@ -121,10 +121,11 @@ impl World {
             let first = world.now + world.rng.u64(0..10_000);
             world.kubelets.push(Kubelet::new(name, home, first));
         }
-        for number in 0..REPLICAS {
-            let replica = Replica::new(number, world.life(), limits, &world.store, world.now);
+        for _replica in 0..REPLICAS {
+            let replica = Replica::new(world.life(), limits, &world.store, world.now);
             world.replicas.push(replica);
         }
+        world.count_peers();
         world
     }
 
@@ -254,7 +255,7 @@ impl World {
                     replica.beats.forwarded(moment, true);
                     self.laws.succeeds(replica.life, self.now);
                 } else {
-                    replica.unpaid(debt);
+                    replica.unpaid(moment, debt);
                 }
             }
         }

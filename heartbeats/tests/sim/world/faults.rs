@@ -1,6 +1,5 @@
 //! What goes wrong.
 
-use super::replica::NAMES;
 use super::{KUBELETS, REPLICAS, Replica, World};
 
 impl World {
@@ -34,20 +33,26 @@ impl World {
     /// What it has on the wire may still arrive.
     fn crash(&mut self, number: usize) {
         self.replicas[number].up = false;
-        let up = |replica: &Replica| replica.up;
-        let alive: Vec<_> = (0..REPLICAS)
-            .filter(|other| up(&self.replicas[*other]))
-            .collect();
-        let names: Vec<_> = alive.iter().map(|other| NAMES[*other]).collect();
-        for other in alive {
-            self.replicas[other].loses(number, &names);
+        let (gone, moment) = (self.replicas[number].peer(), self.moment());
+        for other in self.replicas.iter_mut().filter(|other| other.up) {
+            other.loses(moment, gone);
+        }
+        self.count_peers();
+    }
+
+    /// Tells replicas whether they are alone.
+    pub(super) fn count_peers(&mut self) {
+        let up = self.replicas.iter().filter(|replica| replica.up).count();
+        for replica in self.replicas.iter_mut().filter(|replica| replica.up) {
+            replica.has_peers(up > 1);
         }
     }
 
     fn revive(&mut self, number: usize) {
         if !self.replicas[number].up {
             let life = self.life();
-            self.replicas[number] = Replica::new(number, life, self.limits, &self.store, self.now);
+            self.replicas[number] = Replica::new(life, self.limits, &self.store, self.now);
+            self.count_peers();
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use watershed_heartbeats::{
-    After, Asked, Bounds, Debt, Decision, Encoding, Estate, Heartbeats, Lease, Limits, Outcome,
-    Peer, Settings, Ticket, Turn, Write, heirs,
+    After, Asked, Bounds, Debt, Decision, Encoding, Estate, Heartbeats, Heir, Heirs, Lease, Limits,
+    Moment, Outcome, Peer, Settings, Ticket, Turn, Write,
 };
 
 use super::{Cargo, REPLICAS, Reply, Request, World};
@@ -15,7 +15,6 @@ use crate::store::{Answer, Store, Stored, since_start, uid};
 const FRESH: u64 = 75_000;
 
 pub(crate) struct Replica {
-    number: usize,
     /// Another one after each crash.
     pub(crate) life: u64,
     pub(crate) up: bool,
@@ -34,7 +33,7 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    pub(crate) fn new(number: usize, life: u64, limits: Limits, store: &Store, now: u64) -> Self {
+    pub(crate) fn new(life: u64, limits: Limits, store: &Store, now: u64) -> Self {
         let settings = Settings {
             grace_period: Duration::from_secs(50),
             tolerated_losses: 2,
@@ -43,7 +42,6 @@ impl Replica {
             peers: true,
         };
         Self {
-            number,
             life,
             up: true,
             cut: false,
@@ -63,20 +61,28 @@ impl Replica {
         self.up && self.life == life
     }
 
-    pub(crate) fn unpaid(&mut self, debt: Debt) {
-        self.estate.unpaid(Peer(u32::MAX), debt);
+    pub(crate) fn unpaid(&mut self, now: Moment, debt: Debt) {
+        self.estate.unpaid(now, debt);
+    }
+
+    /// What this life is to its peers.
+    pub(crate) fn peer(&self) -> Peer {
+        Peer(u32::try_from(self.life).expect("it fits"))
     }
 
     /// Another replica is gone.
-    pub(crate) fn loses(&mut self, gone: usize, alive: &[&str]) {
-        let own = NAMES[self.number];
-        let inherits = |node: &str| heirs(node, alive).first() == Some(&own);
-        self.estate
-            .died(Peer(u32::try_from(gone).expect("it fits")), inherits);
+    pub(crate) fn loses(&mut self, now: Moment, gone: Peer) {
+        self.estate.died(now, gone);
+    }
+
+    /// Another replica is gone, or came: `any` says whether one is there.
+    pub(crate) fn has_peers(&mut self, any: bool) {
+        self.beats.set_replicated(any);
+        self.beats.tell_all();
     }
 }
 
-pub(crate) const NAMES: [&str; REPLICAS] = ["r0", "r1", "r2"];
+const NAMES: [&str; REPLICAS] = ["r0", "r1", "r2"];
 
 impl World {
     /// Takes in some of what happened.
@@ -292,14 +298,19 @@ impl World {
             self.laws
                 .owes(debt.uid.bits(), since_start(debt.renew_time));
         }
+        let others: Vec<_> = (0..REPLICAS)
+            .filter(|other| *other != number && self.replicas[*other].up)
+            .collect();
+        let heirs = Heirs::new(others.iter().map(|other| NAMES[*other]));
+        let peer = self.replicas[number].peer();
         for debt in self.replicas[number].beats.changes(100) {
             self.laws
                 .owes(debt.uid.bits(), since_start(debt.renew_time));
-            for (other, peer) in self.replicas.iter_mut().enumerate() {
+            for (heir, place) in Heir::ALL.into_iter().zip(heirs.of(&debt.node)) {
                 let lost = self.rng.u8(0..100) < 5;
-                if other != number && peer.up && !lost {
-                    peer.estate
-                        .hear(Peer(u32::try_from(number).expect("it fits")), debt.clone());
+                if let Some(place) = place.filter(|_| !lost) {
+                    let estate = &mut self.replicas[others[place]].estate;
+                    estate.hear(peer, heir, debt.clone());
                 }
             }
         }

@@ -1,0 +1,380 @@
+//! What replicas owe, and who pays when one is gone.
+//!
+//! Owns the debts of others that are held here, and the pace at which they are paid. A debt is a
+//! renewal that a kubelet sent and a replica answered; an heir writes it as it was said, or not at
+//! all. Debts are merged by (uid, renewTime), the later wins: telling one twice, late or in another
+//! order changes nothing, so there is no token and no election.
+//!
+//! The one who owes says with each debt which heir this is ([`Heir`]). The first pays at once; the
+//! second pays what the store does not have a few seconds later, because the first may be gone too.
+//! Both paying costs a write. Rejected: that each replica works out by itself who is first, since
+//! two that disagree about who is there may both wait for the other.
+//!
+//! What a replica absorbed after it last told its peers is lost with it: the next write of such a
+//! node is as late as if that one renewal had been lost, which the bounds allow for.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::heirs::Heir;
+use crate::write::{Needless, body};
+use crate::{Lease, MicroTime, Moment, Uid};
+
+/// How long a second heir waits for the first.
+const SECOND_AFTER: Duration = Duration::from_secs(5);
+/// How long after a payment that failed the next one is tried.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// A renewal that may not be in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Debt {
+    /// Whose.
+    pub node: Arc<str>,
+    /// Of the lease.
+    pub uid: Uid,
+    /// What the kubelet said and was answered.
+    pub renew_time: MicroTime,
+    /// What the store had. Equal to `renew_time` if nothing is owed.
+    pub written: MicroTime,
+}
+
+impl Debt {
+    /// The body of the write that pays it, to be PUT under the node's own identity.
+    ///
+    /// # Errors
+    ///
+    /// If the newest known lease says that nothing is owed: then drop it.
+    pub fn body(&self, lease: &Lease<'_>) -> Result<Vec<u8>, Needless> {
+        body(self.uid, self.renew_time, lease)
+    }
+}
+
+/// A peer, by any number that no other life of it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Peer(pub u32);
+
+/// The debts of others.
+#[derive(Debug)]
+pub struct Estate {
+    limit: usize,
+    debts: HashMap<Uid, Held>,
+    /// Those to be paid: by when they may be, then the longest unwritten first.
+    due: BTreeSet<(Moment, MicroTime, Uid)>,
+    pace: Pace,
+}
+
+#[derive(Debug)]
+struct Held {
+    debt: Debt,
+    /// Who said so last; `None` if it is gone.
+    from: Option<Peer>,
+    heir: Heir,
+    due: Option<Moment>,
+}
+
+impl Held {
+    fn place(&self) -> Option<(Moment, MicroTime, Uid)> {
+        let due = self.due?;
+        Some((due, self.debt.written, self.debt.uid))
+    }
+}
+
+impl Estate {
+    /// Holds at most `limit` debts, and pays at most so many a second.
+    pub fn new(limit: usize, payments_per_second: u32) -> Self {
+        Self {
+            limit,
+            debts: HashMap::new(),
+            due: BTreeSet::new(),
+            pace: Pace::new(payments_per_second),
+        }
+    }
+
+    /// Takes in what a peer says to its heir. `false` if there is no room for it.
+    pub fn hear(&mut self, from: Peer, heir: Heir, debt: Debt) -> bool {
+        let owed = debt.renew_time > debt.written;
+        let Some(mut held) = self.take(debt.uid) else {
+            let fits = self.debts.len() < self.limit;
+            if owed && fits {
+                self.put(Held {
+                    debt,
+                    from: Some(from),
+                    heir,
+                    due: None,
+                });
+            }
+            return fits || !owed;
+        };
+        held.debt.written = held.debt.written.max(debt.written);
+        if debt.renew_time >= held.debt.renew_time {
+            // Who says the newest answers for it.
+            held.debt.renew_time = debt.renew_time;
+            (held.from, held.heir, held.due) = (Some(from), heir, None);
+        }
+        if held.debt.renew_time > held.debt.written {
+            self.put(held);
+        }
+        true
+    }
+
+    /// Takes in what the store has.
+    pub fn stored(&mut self, uid: Uid, renew_time: MicroTime) {
+        let held = self.debts.get(&uid);
+        if held.is_some_and(|held| held.debt.renew_time <= renew_time) {
+            self.forget(uid);
+        }
+    }
+
+    /// A lease was deleted: nothing is owed to it.
+    pub fn forget(&mut self, uid: Uid) {
+        self.take(uid);
+    }
+
+    /// A peer is gone, or said that it stops: its debts have to be paid. Visits all debts.
+    pub fn died(&mut self, now: Moment, peer: Peer) {
+        for held in self.debts.values_mut() {
+            if held.from == Some(peer) {
+                held.from = None;
+                held.due = Some(match held.heir {
+                    Heir::First => now,
+                    Heir::Second => now + SECOND_AFTER,
+                });
+                self.due.extend(held.place());
+            }
+        }
+    }
+
+    /// The next debt to pay, if it is time. It is forgotten here, unless the payment fails: then
+    /// [`Self::unpaid`] has to be told.
+    pub fn next(&mut self, now: Moment) -> Option<Debt> {
+        let &(due, _written, uid) = self.due.first()?;
+        if due > now || !self.pace.takes(now) {
+            return None;
+        }
+        self.take(uid).map(|held| held.debt)
+    }
+
+    /// A payment did not arrive: it is due again in a moment.
+    pub fn unpaid(&mut self, now: Moment, debt: Debt) {
+        let known = self.debts.get(&debt.uid);
+        if known.is_some_and(|known| known.debt.renew_time >= debt.renew_time) {
+            return; // heard again meanwhile
+        }
+        self.forget(debt.uid);
+        self.put(Held {
+            debt,
+            from: None,
+            heir: Heir::First,
+            due: Some(now + RETRY_AFTER),
+        });
+    }
+
+    /// Debts that are held, and those of them that have to be paid.
+    pub fn len(&self) -> (usize, usize) {
+        (self.debts.len(), self.due.len())
+    }
+
+    fn take(&mut self, uid: Uid) -> Option<Held> {
+        let held = self.debts.remove(&uid)?;
+        if let Some(place) = held.place() {
+            self.due.remove(&place);
+        }
+        Some(held)
+    }
+
+    fn put(&mut self, held: Held) {
+        self.due.extend(held.place());
+        self.debts.insert(held.debt.uid, held);
+    }
+}
+
+/// So many a second, evenly, and no more at once after a pause than in a tenth of a second.
+#[derive(Debug)]
+struct Pace {
+    gap: Duration,
+    /// Payments are counted as if the last one was then.
+    last: Moment,
+}
+
+/// How late a caller may come and still take what was due since the last time.
+const TICK: Duration = Duration::from_millis(100);
+
+impl Pace {
+    fn new(per_second: u32) -> Self {
+        Self {
+            gap: Duration::from_secs(1) / per_second.max(1),
+            last: Moment::default(),
+        }
+    }
+
+    fn takes(&mut self, now: Moment) -> bool {
+        let unused = now.since(self.last);
+        if unused < self.gap {
+            return false;
+        }
+        // What is older than a tick is lost.
+        let lost = unused.saturating_sub(self.gap.max(TICK));
+        self.last = self.last + lost + self.gap;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::unsaved;
+
+    const FIRST: Heir = Heir::First;
+    const SECOND: Heir = Heir::Second;
+
+    fn time(micros: i64) -> MicroTime {
+        MicroTime::from_micros(micros).unwrap()
+    }
+
+    fn at(millis: u64) -> Moment {
+        Moment::after_start(Duration::from_millis(millis))
+    }
+
+    fn debt(uid: u128, renewed: i64, written: i64) -> Debt {
+        Debt {
+            node: format!("n{uid}").into(),
+            uid: Uid::from_bits(uid),
+            renew_time: time(renewed),
+            written: time(written),
+        }
+    }
+
+    /// All that has to be paid if every peer is gone, in order.
+    fn all_due(mut estate: Estate) -> Vec<Debt> {
+        (0..4).for_each(|peer| estate.died(at(0), Peer(peer)));
+        (0..)
+            .map_while(|step| estate.next(at(10_000 + step * 1_000)))
+            .collect()
+    }
+
+    #[test]
+    fn an_heir_pays_the_longest_unwritten_first_and_keeps_its_pace() {
+        let mut estate = Estate::new(9, 10);
+        for (uid, written) in [(1, 30), (2, 10)] {
+            assert!(estate.hear(Peer(0), FIRST, debt(uid, 100, written)));
+        }
+        assert!(estate.hear(Peer(1), FIRST, debt(4, 100, 5)));
+        assert_eq!(estate.next(at(900)), None);
+        estate.died(at(950), Peer(0));
+        assert_eq!(estate.len(), (3, 2));
+        assert_eq!(estate.next(at(1_000)), Some(debt(2, 100, 10)));
+        assert_eq!(estate.next(at(1_050)), None);
+        assert_eq!(estate.next(at(1_100)), Some(debt(1, 100, 30)));
+        assert_eq!(estate.next(at(9_000)), None);
+        assert_eq!(estate.len(), (1, 0));
+    }
+
+    #[test]
+    fn a_second_heir_pays_what_the_first_did_not() {
+        let mut estate = Estate::new(9, 1_000);
+        for (uid, heir) in [(1, SECOND), (2, SECOND), (3, FIRST)] {
+            assert!(estate.hear(Peer(0), heir, debt(uid, 100, 50)));
+        }
+        estate.died(at(1_000), Peer(0));
+        assert_eq!(estate.next(at(1_000)), Some(debt(3, 100, 50)));
+        assert_eq!(estate.next(at(5_999)), None);
+        estate.stored(Uid::from_bits(1), time(100));
+        assert_eq!(estate.next(at(6_000)), Some(debt(2, 100, 50)));
+        assert_eq!(estate.next(at(7_000)), None);
+        assert_eq!(estate.len(), (0, 0));
+    }
+
+    #[test]
+    fn a_payment_that_failed_is_tried_again_unless_the_peer_is_back() {
+        let mut estate = Estate::new(9, 1_000);
+        estate.hear(Peer(0), FIRST, debt(1, 100, 50));
+        estate.hear(Peer(0), FIRST, debt(2, 100, 50));
+        estate.died(at(1_000), Peer(0));
+        let paying = [estate.next(at(1_100)), estate.next(at(1_200))];
+        estate.hear(Peer(1), FIRST, debt(2, 100, 50));
+        for debt in paying.into_iter().flatten() {
+            estate.unpaid(at(2_000), debt);
+        }
+        assert_eq!(estate.next(at(3_999)), None);
+        assert_eq!(estate.next(at(4_000)), Some(debt(1, 100, 50)));
+        assert_eq!(estate.len(), (1, 0));
+    }
+
+    #[test]
+    fn a_debt_of_a_peer_that_came_back_is_not_due() {
+        let mut estate = Estate::new(9, 1_000);
+        estate.hear(Peer(0), FIRST, debt(1, 100, 50));
+        estate.hear(Peer(0), FIRST, debt(2, 100, 50));
+        estate.died(at(1_000), Peer(0));
+        estate.hear(Peer(1), SECOND, debt(1, 100, 50));
+        estate.hear(Peer(2), SECOND, debt(2, 90, 60));
+        assert_eq!(estate.len(), (2, 1));
+        assert_eq!(estate.next(at(2_000)), Some(debt(2, 100, 60)));
+        assert_eq!(estate.next(at(3_000)), None);
+    }
+
+    #[test]
+    fn after_a_pause_only_a_tick_is_made_up_for() {
+        let mut estate = Estate::new(999, 100);
+        (0..999).for_each(|uid| assert!(estate.hear(Peer(0), FIRST, debt(uid, 100, 0))));
+        estate.died(at(0), Peer(0));
+        let paid = std::iter::from_fn(|| estate.next(at(60_000))).count();
+        assert_eq!(paid, 10);
+        let paid = (1..=100)
+            .flat_map(|step| estate.next(at(60_000 + step * 10)))
+            .count();
+        assert_eq!(paid, 100);
+    }
+
+    #[test]
+    fn what_is_stored_or_deleted_is_not_owed() {
+        let mut estate = Estate::new(2, 1_000);
+        assert!(estate.hear(Peer(0), FIRST, debt(1, 100, 0)));
+        assert!(estate.hear(Peer(0), FIRST, debt(2, 100, 0)));
+        assert!(!estate.hear(Peer(0), FIRST, debt(3, 100, 0)), "no room");
+        assert!(
+            estate.hear(Peer(0), FIRST, debt(4, 100, 100)),
+            "nothing to hold"
+        );
+        estate.stored(Uid::from_bits(1), time(99));
+        assert_eq!(estate.len(), (2, 0));
+        estate.stored(Uid::from_bits(1), time(100));
+        estate.forget(Uid::from_bits(2));
+        assert_eq!(estate.len(), (0, 0));
+    }
+
+    proptest! {
+        #![proptest_config(unsaved())]
+
+        #[test]
+        fn debts_may_be_told_twice_and_in_any_order(
+            told in prop::collection::vec(
+                (0..3_u32, any::<bool>(), 0..3_u128, 0..50_i64, 0..50_i64), 0..20,
+            ),
+            again in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
+        ) {
+            // What is in the store when a debt is paid is later than when it was told.
+            let owed = |told: &[(u32, bool, u128, i64, i64)]| {
+                let mut estate = Estate::new(99, 1_000);
+                for &(peer, first, uid, renewed, written) in told {
+                    let heir = if first { FIRST } else { SECOND };
+                    estate.hear(Peer(peer), heir, debt(uid, renewed + written, written));
+                }
+                let stored = told.iter().map(|told| (told.2, told.4));
+                stored.for_each(|(uid, written)| estate.stored(Uid::from_bits(uid), time(written)));
+                let mut owed = all_due(estate);
+                owed.sort_by_key(|debt| debt.uid);
+                owed.into_iter().map(|debt| (debt.uid, debt.renew_time)).collect::<Vec<_>>()
+            };
+            let mut more = told.clone();
+            if !told.is_empty() {
+                more.extend(again.iter().map(|at| told[at.index(told.len())]));
+            }
+            more.reverse();
+            prop_assert_eq!(owed(&more), owed(&told));
+        }
+    }
+}
