@@ -446,6 +446,9 @@ pub(crate) struct Heartbeats {
     pub(crate) flush_period: Option<Time>,
     /// Nodes that are remembered, some 256 bytes each. Renewals of further ones are forwarded.
     pub(crate) nodes: u32,
+    /// The other replicas, which hear of renewals that are not written yet, and write them if this one
+    /// is gone. Left out: nobody does, and fewer renewals may share a write.
+    pub(crate) peers: Peers,
 }
 
 impl Default for Heartbeats {
@@ -457,6 +460,48 @@ impl Default for Heartbeats {
             latency_spread: Time::seconds(3),
             flush_period: None,
             nodes: 250_000,
+            peers: Peers::default(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(extend("required" = ["serverName", "certFile", "keyFile", "caFile"]))]
+pub(crate) struct Peers {
+    /// IP address and port on which other replicas connect, TLS with certificates on both sides.
+    pub(crate) listen: String,
+    /// DNS name of a headless Service with `publishNotReadyAddresses: true`: each of its addresses is a
+    /// replica, this one among them, and listens on the port of `listen`. Either this or `servers`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) service: Option<String>,
+    /// The replicas as `host:port`, this one among them or not. Either this or `service`.
+    pub(crate) servers: Vec<String>,
+    /// DNS name that the certificate of every replica carries and that of nobody else whom `caFile`
+    /// signs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server_name: Option<String>,
+    /// PEM chain of this replica's certificate, leaf first, for server and client authentication.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cert_file: Option<String>,
+    /// PEM private key of that certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_file: Option<String>,
+    /// PEM bundle of the authorities that sign the certificates of replicas.
+    #[serde(rename = "caFile", skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<String>,
+}
+
+impl Default for Peers {
+    fn default() -> Self {
+        Self {
+            listen: "0.0.0.0:6444".to_owned(),
+            service: None,
+            servers: Vec::new(),
+            server_name: None,
+            cert_file: None,
+            key_file: None,
+            ca_file: None,
         }
     }
 }

@@ -33,8 +33,8 @@ pub use live::{
 };
 pub use reload::{RELOAD_INTERVAL, Reloader};
 pub use startup::{
-    Admin, Authorizers, Coalesce, Credentials, FeatureGates, Heartbeats, Listen, RequestHeader,
-    Startup, Upstream, UpstreamIdentity,
+    Admin, Authorizers, Coalesce, Credentials, FeatureGates, Heartbeats, Listen, Peers, Replicas,
+    RequestHeader, Startup, Upstream, UpstreamIdentity,
 };
 
 /// A whole, valid configuration.

@@ -159,4 +159,38 @@ pub struct Coalesce {
     pub bounds: Bounds,
     /// Nodes that are remembered. Default 250,000.
     pub nodes: u32,
+    /// The other replicas; `None` where nobody hears of what is not written yet.
+    pub peers: Option<Peers>,
+}
+
+/// Where the other replicas are, and how they know each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peers {
+    /// Where they connect. Default `0.0.0.0:6444`.
+    pub listen: SocketAddr,
+    /// Where they are. Required.
+    pub replicas: Replicas,
+    /// DNS name that the certificate of every replica carries, besides being signed by `ca_file`.
+    /// Required.
+    pub server_name: String,
+    /// PEM certificate chain of this replica, leaf first, for both directions. Required.
+    pub cert_file: PathBuf,
+    /// PEM private key of the first certificate. Required.
+    pub key_file: PathBuf,
+    /// PEM bundle that signs the certificates of replicas. Required.
+    pub ca_file: PathBuf,
+}
+
+/// Where the replicas are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replicas {
+    /// At every address of a name.
+    Service {
+        /// The DNS name.
+        name: String,
+        /// The port they listen on.
+        port: u16,
+    },
+    /// One at each `host:port`; never empty.
+    Servers(Vec<String>),
 }

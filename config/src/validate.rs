@@ -22,6 +22,7 @@ use crate::{
 
 mod cache;
 mod heartbeats;
+mod peers;
 mod request_header;
 mod upstream;
 mod value;
@@ -105,7 +106,7 @@ impl Check<'_> {
         self.distinct_addresses(address, admin);
         let upstream = self.upstream(file.upstream, address);
         let cache = self.cache(file.cache);
-        let heartbeats = self.heartbeats(&file.heartbeats, cache.as_ref());
+        let heartbeats = self.heartbeats(file.heartbeats, cache.as_ref(), [address, admin]);
         let request_header = self.request_header(
             &file.authentication.request_header,
             listen.as_ref().and_then(|it| it.client_ca_file.as_deref()),

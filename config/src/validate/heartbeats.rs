@@ -1,5 +1,7 @@
 //! The rules for `heartbeats`: what the operator states must leave room for what is to be absorbed.
 
+use std::net::SocketAddr;
+
 use watershed_heartbeats::{Bounds, BoundsError, Settings};
 
 use super::{Check, MINUTE, SECOND};
@@ -13,8 +15,9 @@ const NEEDED: [(&str, &str, &str); 2] =
 impl Check<'_> {
     pub(super) fn heartbeats(
         &mut self,
-        file: &file::Heartbeats,
+        file: file::Heartbeats,
         cache: Option<&CacheSettings>,
+        taken: [Option<SocketAddr>; 2],
     ) -> Option<Heartbeats> {
         let grace_period = self.time(
             "heartbeats.nodeMonitorGracePeriod",
@@ -35,12 +38,13 @@ impl Check<'_> {
             }
         };
         let nodes = self.positive_nodes(file.nodes);
+        let peers = self.peers(file.peers, taken)?;
         let settings = Settings {
             grace_period: grace_period?,
             tolerated_losses: tolerated_losses?,
             latency_spread: latency_spread?,
             flush_period: flush_period?,
-            peers: false,
+            peers: peers.is_some(),
         };
         match file.mode {
             HeartbeatMode::Passthrough => Some(Heartbeats::Passthrough),
@@ -49,6 +53,7 @@ impl Check<'_> {
                 Some(Heartbeats::Coalesce(Coalesce {
                     bounds: self.bounds(settings)?,
                     nodes: nodes?,
+                    peers,
                 }))
             }
         }
@@ -93,7 +98,20 @@ impl Check<'_> {
             Ok(bounds) => return Some(bounds),
             Err(error) => error,
         };
+        let peers = Settings {
+            peers: true,
+            ..settings
+        };
         let (key, advice) = match error {
+            BoundsError::GraceTooShort { .. } if Bounds::new(peers).is_ok() => (
+                "heartbeats.nodeMonitorGracePeriod",
+                "add `heartbeats.peers`, raise `--node-monitor-grace-period` of \
+                 kube-controller-manager, then this key, or write `mode: Passthrough`",
+            ),
+            BoundsError::FlushTooLong { .. } if Bounds::new(peers).is_ok() => (
+                "heartbeats.flushPeriod",
+                "shorten or remove it, or add `heartbeats.peers`",
+            ),
             BoundsError::GraceTooShort { .. } => (
                 "heartbeats.nodeMonitorGracePeriod",
                 "raise `--node-monitor-grace-period` of kube-controller-manager, then this key, or \
