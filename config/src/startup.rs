@@ -160,7 +160,7 @@ pub struct Coalesce {
     /// Nodes that are remembered. Default 250,000.
     pub nodes: u32,
     /// The other replicas; `None` where nobody hears of what is not written yet.
-    pub peers: Option<Peers>,
+    pub peers: Option<Box<Peers>>,
 }
 
 /// Where the other replicas are, and how they know each other.

@@ -53,7 +53,7 @@ impl Check<'_> {
                 Some(Heartbeats::Coalesce(Coalesce {
                     bounds: self.bounds(settings)?,
                     nodes: nodes?,
-                    peers,
+                    peers: peers.map(Box::new),
                 }))
             }
         }
