@@ -15,7 +15,7 @@ use crate::honesty::{Honesty, PROOF, Proof};
 use crate::node::Node;
 use crate::write::{After, Needless, Outcome, Write};
 use crate::writes::{Limits, Place, Ticket, Writes};
-use crate::{Lease, MicroTime, Moment, Owner, Renewal, Uid};
+use crate::{Lease, MicroTime, Moment, Owner, Renewal, StatusRenewal, StatusTimes, Uid};
 
 /// What a client that is shed is told to wait.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -52,6 +52,30 @@ pub enum Decision {
     Forward(Reason),
     /// Answer 429 with [`RETRY_AFTER`].
     Shed,
+}
+
+/// A heartbeat in a Node's status, and what the caches say about it.
+#[derive(Clone, Copy, Debug)]
+pub struct AskedStatus<'a> {
+    /// Of the caller's identity, and of the path: they are the same.
+    pub node: &'a str,
+    /// What [`NodeStatus::compare`](crate::NodeStatus::compare) found.
+    pub renewal: StatusRenewal,
+    /// How much older than what is said the store may be; zero to forward all.
+    pub period: Duration,
+    /// Whether the watch of nodes is alive and was heard of in the last 75 s.
+    pub fresh: bool,
+}
+
+/// What to do with a heartbeat in a Node's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusDecision {
+    /// Answer 200 with [`NodeStatus::renewed`](crate::NodeStatus::renewed).
+    Absorb,
+    /// Forward it: the store is due.
+    WriteThrough,
+    /// Forward it: its lease does not allow more.
+    Forward,
 }
 
 /// Why a renewal is forwarded.
@@ -375,13 +399,45 @@ impl Heartbeats {
         self.writes.under_way() == 0 && self.proof.wants_probe(now)
     }
 
+    /// Decides about a heartbeat in a Node's status. How old the store is, the kubelet says itself:
+    /// by its own clock, so that it does not matter who wrote last, nor that this replica has just
+    /// begun.
+    pub fn decide_status(&mut self, now: Moment, asked: &AskedStatus<'_>) -> StatusDecision {
+        let StatusRenewal { times, stored } = asked.renewal;
+        if !asked.fresh || !self.absorbs_status(now, asked.node) {
+            return StatusDecision::Forward;
+        }
+        let Some(node) = self.nodes.get_mut(asked.node) else {
+            return StatusDecision::Forward;
+        };
+        let said = node.status();
+        if !times.is_newer_than(stored) || said.is_some_and(|said| !times.is_newer_than(said)) {
+            return StatusDecision::Forward;
+        }
+        if times.since(stored) >= asked.period {
+            return StatusDecision::WriteThrough;
+        }
+        if node.answer_status(times) {
+            StatusDecision::Absorb
+        } else {
+            StatusDecision::Forward
+        }
+    }
+
+    /// The times in a Node's status that were answered here last; for [`fold`](crate::fold).
+    pub fn absorbed_status(&self, name: &str) -> Option<StatusTimes> {
+        self.nodes.get(name)?.status()
+    }
+
     /// Whether a heartbeat in the Node's status may be absorbed as far as its lease is concerned:
-    /// not while the clock of the node was put back, when the controller has nothing else to go by.
+    /// not while the clock of the node was put back, and not while its lease is not renewed, when
+    /// the controller has nothing else to go by.
     pub fn absorbs_status(&self, now: Moment, name: &str) -> bool {
-        let node = self.nodes.get(name);
+        let plain =
+            |node: &Node| !node.stepped_back && !node.is_contested(now) && node.is_renewed(now);
         !self.draining
             && self.honesty(now) == Honesty::Honest
-            && node.is_some_and(|node| !node.stepped_back && !node.is_contested(now))
+            && self.nodes.get(name).is_some_and(|node| plain(node))
     }
 
     /// What was answered here and is not in the store; for peers, when this replica stops.

@@ -23,21 +23,7 @@ pub(crate) fn each_member<'a>(
     object: &'a [u8],
     mut visit: impl FnMut(&'a [u8], &'a [u8]) -> Result<(), Unread>,
 ) -> Result<(), Unread> {
-    let mut scanner = Scanner::new(object);
-    scanner.expect(b'{')?;
-    if scanner.takes(b'}') {
-        return Ok(());
-    }
-    loop {
-        let [b'"', key @ .., b'"'] = scanner.string()? else {
-            return Err(Unread::Form);
-        };
-        scanner.expect(b':')?;
-        visit(key, scanner.value()?)?;
-        if !scanner.takes(b',') {
-            return scanner.expect(b'}');
-        }
-    }
+    Scanner::new(object).object(|scanner, key| visit(key, scanner.value()?))
 }
 
 /// Visits the elements of an array.
@@ -71,6 +57,27 @@ impl<'a> Scanner<'a> {
     pub(crate) fn end(&mut self) -> Result<(), Unread> {
         self.skip_space();
         self.rest.is_empty().then_some(()).ok_or(Unread::Form)
+    }
+
+    /// Visits the members of an object; the visitor takes the value off the scanner.
+    pub(crate) fn object(
+        &mut self,
+        mut visit: impl FnMut(&mut Self, &'a [u8]) -> Result<(), Unread>,
+    ) -> Result<(), Unread> {
+        self.expect(b'{')?;
+        if self.takes(b'}') {
+            return Ok(());
+        }
+        loop {
+            let [b'"', key @ .., b'"'] = self.string()? else {
+                return Err(Unread::Form);
+            };
+            self.expect(b':')?;
+            visit(self, key)?;
+            if !self.takes(b',') {
+                return self.expect(b'}');
+            }
+        }
     }
 
     fn skip_space(&mut self) {

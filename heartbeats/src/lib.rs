@@ -9,6 +9,10 @@
 //!  watch of leases ─► lease_seen, deleted                             └► Shed     429
 //!  watch of nodes ──► deleted
 //!
+//!  body of a PATCH ─► StatusHeartbeat ─► NodeStatus::compare ─► Heartbeats::decide_status
+//!                    │ a real one: fold ─► forward         ├► Absorb   answer NodeStatus::renewed
+//!                                                          └► WriteThrough, Forward
+//!
 //!  every moment:  Heartbeats::changes ─► two peers, Heirs::of(node) ─► Estate::hear
 //!  a peer dies:   Estate::died, next ─► PUT Debt::body
 //! ```
@@ -85,17 +89,21 @@ mod micro_time;
 mod moment;
 mod node;
 mod protobuf;
+mod status;
 mod write;
 mod writes;
 
 pub use bounds::{Bounds, BoundsError, Seconds, Settings};
 pub use estate::{Debt, Estate, Peer};
-pub use heartbeats::{Asked, Decision, Heartbeats, RETRY_AFTER, Reason, Report, Turn};
+pub use heartbeats::{
+    Asked, AskedStatus, Decision, Heartbeats, RETRY_AFTER, Reason, Report, StatusDecision, Turn,
+};
 pub use heirs::{Heir, Heirs};
 pub use honesty::Honesty;
 pub use lease::{Differs, Encoding, Lease, Owner, Renewal, Uid, Unread};
 pub use micro_time::MicroTime;
 pub use moment::Moment;
+pub use status::{NodeStatus, StatusHeartbeat, StatusRenewal, StatusTimes, fold};
 pub use write::{After, Needless, Outcome, Write};
 pub use writes::{Limits, Ticket};
 

@@ -42,10 +42,9 @@ impl MicroTime {
     /// As [`Self::from_json`] reads it.
     pub(crate) fn to_json(self) -> String {
         let (seconds, micros) = (self.0.div_euclid(SECOND), self.0.rem_euclid(SECOND));
-        let (year, month, day) = date(seconds.div_euclid(DAY));
-        let second = seconds.rem_euclid(DAY);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+        let mut text = time_text(seconds);
+        text.truncate(text.len() - 1);
+        text + &format!(".{micros:06}Z")
     }
 
     /// From the two numbers of a protobuf `Timestamp`.
@@ -70,7 +69,23 @@ impl MicroTime {
 
 /// Whether this is a `Time` as apiservers write it: `2006-01-02T15:04:05Z`.
 pub(crate) fn is_json_time(text: &[u8]) -> bool {
-    matches!(text.split_last(), Some((b'Z', whole)) if seconds(whole).is_some())
+    time_seconds(text).is_some()
+}
+
+/// Reads a `Time` as apiservers write it, in seconds since 1970.
+pub(crate) fn time_seconds(text: &[u8]) -> Option<i64> {
+    match text.split_last() {
+        Some((b'Z', whole)) => seconds(whole),
+        _ => None,
+    }
+}
+
+/// As [`time_seconds`] reads it.
+pub(crate) fn time_text(seconds: i64) -> String {
+    let (year, month, day) = date(seconds.div_euclid(DAY));
+    let second = seconds.rem_euclid(DAY);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// Reads `2006-01-02T15:04:05`, in seconds since 1970.

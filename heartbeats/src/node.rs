@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::bounds::Bounds;
-use crate::{MicroTime, Moment, Renewal, Uid};
+use crate::{MicroTime, Moment, Renewal, StatusTimes, Uid};
 
 /// Disturbances after which a name is taken to be used by two hosts.
 const STRIKES: u8 = 3;
@@ -43,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) stepped_back: bool,
     /// It is in the list of what peers have to hear.
     pub(crate) changed: bool,
+    /// The newest times of its status that were answered with 200 here, unwritten.
+    status: Packed,
 }
 
 impl Node {
@@ -63,6 +65,7 @@ impl Node {
             strikes: 0,
             stepped_back: false,
             changed: false,
+            status: Packed::default(),
         }
     }
 
@@ -154,9 +157,59 @@ impl Node {
         (self.acknowledged > self.written).then_some(self.acknowledged)
     }
 
+    /// Whether its lease is being renewed, so that nothing hangs on what its status says: heard of
+    /// within the duration of a lease.
+    pub(crate) fn is_renewed(&self, now: Moment) -> bool {
+        let interval = self.interval().unwrap_or_default().max(declared(40));
+        self.heard_at
+            .is_some_and(|heard_at| now.since(heard_at) <= 4 * interval)
+    }
+
+    /// The newest times of its status that were answered here.
+    pub(crate) fn status(&self) -> Option<StatusTimes> {
+        self.status.unpack()
+    }
+
+    /// Takes in that these were answered here; whether they could be kept.
+    pub(crate) fn answer_status(&mut self, times: StatusTimes) -> bool {
+        let packed = Packed::new(times);
+        self.status = packed.unwrap_or(self.status);
+        packed.is_some()
+    }
+
     /// The interval that was observed, if there was one.
     pub(crate) fn interval(&self) -> Option<Duration> {
         (self.interval > 0).then(|| Duration::from_millis(self.interval.into()))
+    }
+}
+
+/// Times of a status, a minute or so apart at most: a kubelet takes them within one second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Packed {
+    /// Seconds since 1970 of the first; 0 if there are none.
+    first: u32,
+    /// By how many seconds each is after it.
+    after: [u8; 4],
+}
+
+impl Packed {
+    fn new(times: StatusTimes) -> Option<Self> {
+        let seconds = times.seconds();
+        let first = seconds.into_iter().fold(i64::MAX, i64::min);
+        let mut after = [0; 4];
+        for (after, seconds) in after.iter_mut().zip(seconds) {
+            let apart = seconds.checked_sub(first)?;
+            *after = u8::try_from(apart).ok()?;
+        }
+        let first = u32::try_from(first).ok().filter(|first| *first > 0)?;
+        Some(Self { first, after })
+    }
+
+    fn unpack(self) -> Option<StatusTimes> {
+        let seconds = self
+            .after
+            .map(|after| i64::from(self.first) + i64::from(after));
+        (self.first > 0).then_some(StatusTimes::from_seconds(seconds))
     }
 }
 
@@ -176,7 +229,7 @@ fn jittered(interval: Duration) -> Duration {
 }
 
 /// So that a node stays under 256 bytes with its name, the index and the allocator's rounding.
-const _: () = assert!(size_of::<Node>() <= 96);
+const _: () = assert!(size_of::<Node>() <= 112);
 
 #[cfg(test)]
 mod tests {
