@@ -2,9 +2,12 @@
 //!
 //! The laws know what kubelets said and what the store had, and nothing of how the crate decides.
 
+mod debts;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::store::{Store, Stored};
+use debts::Debts;
 
 /// A write proves that writes arrive for so long, milliseconds.
 const PROOF: u64 = 5_000;
@@ -17,6 +20,7 @@ pub(crate) struct Laws {
     answered: BTreeMap<(u64, u128), i64>,
     /// When a write of each life of a replica last arrived.
     succeeded: BTreeMap<u64, u64>,
+    pub(crate) debts: Debts,
 }
 
 impl Laws {

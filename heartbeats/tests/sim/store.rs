@@ -110,6 +110,8 @@ pub(crate) struct Store {
     pub(crate) node_events: Vec<(String, Option<u128>)>,
     /// Versions that each lease really had.
     pub(crate) versions: BTreeMap<u128, BTreeSet<u64>>,
+    /// The latest time that each lease ever had.
+    pub(crate) latest: BTreeMap<u128, i64>,
 }
 
 impl Store {
@@ -120,6 +122,8 @@ impl Store {
             .entry(lease.uid)
             .or_default()
             .insert(lease.version);
+        let latest = self.latest.entry(lease.uid).or_default();
+        *latest = lease.renewed.max(*latest);
         self.lease_events
             .push((lease.name.clone(), Some(lease.clone())));
         self.leases.insert(lease.name.clone(), lease.clone());

@@ -177,8 +177,10 @@ impl World {
             self.hear_watches(number);
         }
         self.fly();
+        self.notice();
         for number in 0..REPLICAS {
             self.take_turns(number);
+            self.pay(number);
         }
         for number in 0..KUBELETS {
             self.live(number);
@@ -186,6 +188,21 @@ impl World {
         if self.now - self.peers_told_at >= 1_000 {
             self.peers_told_at = self.now;
             (0..REPLICAS).for_each(|number| self.tell_peers(number));
+        }
+        self.check_debts();
+    }
+
+    /// Whoever can write pays.
+    fn check_debts(&mut self) {
+        let (replicas, calm) = (&self.replicas, self.failing == 0 && !self.slow);
+        let writes = |replica: &Replica| replica.up && !replica.cut && !replica.stalled;
+        let able = |life: u64| {
+            let its = replicas.iter().find(|replica| replica.life == life);
+            calm && its.is_some_and(writes)
+        };
+        let settled = self.laws.debts.check(self.now, &self.store, able);
+        for _debt in 0..settled {
+            self.tally.count("settled");
         }
     }
 
@@ -255,6 +272,8 @@ impl World {
                     replica.beats.forwarded(moment, true);
                     self.laws.succeeds(replica.life, self.now);
                 } else {
+                    let (life, uid) = (replica.life, debt.uid.bits());
+                    self.laws.debts.collides(self.now, life, uid);
                     replica.unpaid(moment, debt);
                 }
             }

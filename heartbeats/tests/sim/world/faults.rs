@@ -2,6 +2,9 @@
 
 use super::{KUBELETS, REPLICAS, Replica, World};
 
+/// How long a replica may be silent until its peers take it for dead, milliseconds.
+const UNNOTICED: u64 = 3_000;
+
 impl World {
     pub(super) fn fault(&mut self) {
         let (replica, kubelet) = (self.rng.usize(0..REPLICAS), self.rng.usize(0..KUBELETS));
@@ -30,26 +33,49 @@ impl World {
         }
     }
 
-    /// What it has on the wire may still arrive.
-    fn crash(&mut self, number: usize) {
-        self.replicas[number].up = false;
+    /// What it has on the wire may still arrive. Others notice it by and by.
+    pub(super) fn crash(&mut self, number: usize) {
+        let silent = self.rng.u64(0..UNNOTICED);
+        let replica = &mut self.replicas[number];
+        if std::mem::replace(&mut replica.up, false) {
+            replica.unnoticed_until = Some(self.now + silent);
+        }
+    }
+
+    /// Lets replicas notice who has been silent for long enough.
+    pub(super) fn notice(&mut self) {
+        for number in 0..REPLICAS {
+            let until = self.replicas[number].unnoticed_until;
+            if until.is_some_and(|until| until <= self.now) {
+                self.miss(number);
+            }
+        }
+    }
+
+    fn miss(&mut self, number: usize) {
+        self.replicas[number].unnoticed_until = None;
         let (gone, moment) = (self.replicas[number].peer(), self.moment());
         for other in self.replicas.iter_mut().filter(|other| other.up) {
             other.loses(moment, gone);
+            self.laws.debts.notices(self.now, other.life, gone.0.into());
         }
         self.count_peers();
     }
 
     /// Tells replicas whether they are alone.
     pub(super) fn count_peers(&mut self) {
-        let up = self.replicas.iter().filter(|replica| replica.up).count();
+        let there = |replica: &&Replica| replica.seems_up();
+        let up = self.replicas.iter().filter(there).count();
         for replica in self.replicas.iter_mut().filter(|replica| replica.up) {
             replica.has_peers(up > 1);
         }
     }
 
-    fn revive(&mut self, number: usize) {
+    pub(super) fn revive(&mut self, number: usize) {
         if !self.replicas[number].up {
+            if self.replicas[number].unnoticed_until.is_some() {
+                self.miss(number);
+            }
             let life = self.life();
             self.replicas[number] = Replica::new(life, self.limits, &self.store, self.now);
             self.count_peers();

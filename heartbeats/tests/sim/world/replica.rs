@@ -18,6 +18,8 @@ pub(crate) struct Replica {
     /// Another one after each crash.
     pub(crate) life: u64,
     pub(crate) up: bool,
+    /// It is not up, and peers do not know yet.
+    pub(crate) unnoticed_until: Option<u64>,
     /// From the upstream, but for its watches.
     pub(crate) cut: bool,
     /// Its watches tell nothing.
@@ -44,6 +46,7 @@ impl Replica {
         Self {
             life,
             up: true,
+            unnoticed_until: None,
             cut: false,
             stalled: false,
             beats: Heartbeats::new(Bounds::new(settings).expect("it fits"), limits),
@@ -59,6 +62,11 @@ impl Replica {
 
     pub(crate) fn lives(&self, life: u64) -> bool {
         self.up && self.life == life
+    }
+
+    /// Whether its peers take it for one that is up.
+    pub(crate) const fn seems_up(&self) -> bool {
+        self.up || self.unnoticed_until.is_some()
     }
 
     pub(crate) fn unpaid(&mut self, now: Moment, debt: Debt) {
@@ -287,7 +295,26 @@ impl World {
         }
     }
 
-    /// Once a second: tells peers, pays debts, asks for a proof.
+    /// Writes what replicas owed that are gone.
+    pub(super) fn pay(&mut self, number: usize) {
+        let moment = self.moment();
+        while self.replicas[number].up {
+            let Some(debt) = self.replicas[number].estate.next(moment) else {
+                return;
+            };
+            let Some(cached) = self.replicas[number].leases.get(&*debt.node) else {
+                self.replicas[number].unpaid(moment, debt);
+                continue;
+            };
+            let bytes = cached.bytes();
+            let lease = Lease::read(Encoding::Json, &bytes).expect("a lease");
+            if let Ok(body) = debt.body(&lease) {
+                self.launch(number, Cargo::Debt(debt), Stored::parse(&body));
+            }
+        }
+    }
+
+    /// Once a second: tells peers, asks for a proof.
     pub(super) fn tell_peers(&mut self, number: usize) {
         let moment = self.moment();
         if !self.replicas[number].up {
@@ -299,7 +326,7 @@ impl World {
                 .owes(debt.uid.bits(), since_start(debt.renew_time));
         }
         let others: Vec<_> = (0..REPLICAS)
-            .filter(|other| *other != number && self.replicas[*other].up)
+            .filter(|other| *other != number && self.replicas[*other].seems_up())
             .collect();
         let heirs = Heirs::new(others.iter().map(|other| NAMES[*other]));
         let peer = self.replicas[number].peer();
@@ -308,20 +335,18 @@ impl World {
                 .owes(debt.uid.bits(), since_start(debt.renew_time));
             for (heir, place) in Heir::ALL.into_iter().zip(heirs.of(&debt.node)) {
                 let lost = self.rng.u8(0..100) < 5;
-                if let Some(place) = place.filter(|_| !lost) {
-                    let estate = &mut self.replicas[others[place]].estate;
-                    estate.hear(peer, heir, debt.clone());
+                let Some(place) = place.filter(|_| !lost) else {
+                    continue;
+                };
+                let other = &mut self.replicas[others[place]];
+                if other.up {
+                    other.estate.hear(peer, heir, debt.clone());
+                    let owed = (debt.uid.bits(), since_start(debt.renew_time));
+                    let first = heir == Heir::First;
+                    self.laws
+                        .debts
+                        .tells(peer.0.into(), other.life, first, owed);
                 }
-            }
-        }
-        while let Some(debt) = self.replicas[number].estate.next(moment) {
-            let Some(cached) = self.replicas[number].leases.get(&*debt.node) else {
-                continue;
-            };
-            let bytes = cached.bytes();
-            let lease = Lease::read(Encoding::Json, &bytes).expect("a lease");
-            if let Ok(body) = debt.body(&lease) {
-                self.launch(number, Cargo::Debt(debt), Stored::parse(&body));
             }
         }
         let replica = &mut self.replicas[number];
