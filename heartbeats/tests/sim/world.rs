@@ -44,7 +44,18 @@ impl Tally {
         ];
         let reasons = reasons.map(|reason| format!("forwarded {reason:?}"));
         let others = [
-            "absorbed", "written", "waited", "shed", "again", "needless", "paid", "late",
+            "absorbed",
+            "written",
+            "waited",
+            "shed",
+            "again",
+            "needless",
+            "paid",
+            "settled",
+            "late",
+            "gone",
+            "overtaken",
+            "recreated under a write",
         ];
         let reached = |what: &str| self.0.contains_key(what);
         reasons.iter().all(|what| reached(what)) && others.iter().all(|what| reached(what))
@@ -67,6 +78,8 @@ pub(crate) struct Flight {
 pub(crate) enum Cargo {
     Renewal(Write, Request),
     Debt(Debt),
+    /// The client has gone.
+    Nobodys,
 }
 
 pub(crate) struct World {
@@ -87,6 +100,8 @@ pub(crate) struct World {
     /// Of a hundred writes, how many fail.
     failing: u64,
     slow: bool,
+    /// Some writes arrive long after they were sent.
+    held_up: bool,
 }
 
 impl World {
@@ -112,6 +127,7 @@ impl World {
             peers_told_at: 0,
             failing: 0,
             slow: false,
+            held_up: false,
             rng,
         };
         for number in 0..KUBELETS {
@@ -194,7 +210,10 @@ impl World {
 
     /// Whoever can write pays.
     fn check_debts(&mut self) {
-        let (replicas, calm) = (&self.replicas, self.failing == 0 && !self.slow);
+        let (replicas, calm) = (
+            &self.replicas,
+            self.failing == 0 && !self.slow && !self.held_up,
+        );
         let writes = |replica: &Replica| replica.up && !replica.cut && !replica.stalled;
         let able = |life: u64| {
             let its = replicas.iter().find(|replica| replica.life == life);
@@ -241,7 +260,13 @@ impl World {
         let flight = &self.flights[index];
         let before = self.store.leases.get(&flight.body.name).cloned();
         let outcome = match self.store.put(&flight.body) {
-            Answer::Conflict => return Outcome::Conflict,
+            Answer::Conflict => {
+                let same = before.filter(|before| before.uid == flight.body.uid);
+                if same.is_some_and(|before| before.renewed > flight.body.renewed) {
+                    self.tally.count("overtaken");
+                }
+                return Outcome::Conflict;
+            }
             Answer::Written(version) => Outcome::Written(version),
         };
         Laws::written(&before.expect("it was replaced"), &flight.body);
@@ -265,6 +290,7 @@ impl World {
                 };
                 self.finish(number, write, request, outcome, lease);
             }
+            Cargo::Nobodys => {}
             Cargo::Debt(debt) => {
                 let replica = &mut self.replicas[number];
                 if matches!(outcome, Outcome::Written(_)) {
@@ -284,7 +310,9 @@ impl World {
         self.laws.writes(&self.store, &body);
         self.note(format!("r{number} writes {body:?}"));
         let longest = if self.slow { 9_000 } else { 300 };
-        let applies_at = self.now + self.rng.u64(1..longest);
+        // Now and then one is held up on its way, until others have overtaken it.
+        let held_up = u64::from(self.held_up && self.rng.u8(0..100) < 10) * 30_000;
+        let applies_at = self.now + held_up + self.rng.u64(1..longest);
         let answers_at = applies_at + self.rng.u64(1..longest);
         self.flights.push(Flight {
             replica: number,

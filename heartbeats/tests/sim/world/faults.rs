@@ -9,7 +9,7 @@ impl World {
     pub(super) fn fault(&mut self) {
         let (replica, kubelet) = (self.rng.usize(0..REPLICAS), self.rng.usize(0..KUBELETS));
         let name = self.kubelets[kubelet].name.clone();
-        let fault = self.rng.u8(0..16);
+        let fault = self.rng.u8(0..18);
         self.note(format!("fault {fault} r{replica} {name}"));
         match fault {
             0 => self.crash(replica),
@@ -20,15 +20,17 @@ impl World {
             6 => self.slow ^= true,
             7 => self.kubelets[kubelet].home = replica,
             8 => self.kubelets[kubelet].double ^= true,
-            9 => self.kubelets[kubelet].alive = false,
+            9 => self.kill(kubelet),
             10 => {
-                let now = self.now;
-                self.kubelets[kubelet].restart(now);
+                self.kill(kubelet);
+                self.kubelets[kubelet].restart(self.now);
             }
             11 => self.set_clock(kubelet),
             12 => self.store.delete_lease(&name),
             13 => self.replace_node(&name),
             14 => self.store.collect_garbage(),
+            15 => self.held_up ^= true,
+            16 => self.recreate(),
             _ => self.store.edit(&name),
         }
     }
@@ -82,6 +84,13 @@ impl World {
         }
     }
 
+    pub(super) fn kill(&mut self, kubelet: usize) {
+        self.kubelets[kubelet].alive = false;
+        if let Some(request) = self.kubelets[kubelet].hang_up() {
+            self.abandon(kubelet, request);
+        }
+    }
+
     fn set_clock(&mut self, kubelet: usize) {
         let step = self.rng.i64(-90_000_000..90_000_000);
         let kubelet = &mut self.kubelets[kubelet];
@@ -99,10 +108,27 @@ impl World {
         }
     }
 
+    /// Deletes a lease while a write of it is on the way, and creates one of the same name and
+    /// owner, as its kubelet might.
+    fn recreate(&mut self) {
+        let Some(flight) = self.rng.choice(&self.flights) else {
+            return;
+        };
+        let (name, renewed) = (flight.body.name.clone(), flight.body.renewed);
+        if self.store.leases.contains_key(&name) {
+            self.store.delete_lease(&name);
+        }
+        if let Some(lease) = self.store.create(&name, renewed) {
+            self.tally.count("recreated under a write");
+            self.laws.says(lease.uid, renewed);
+        }
+    }
+
     pub(super) fn heal(&mut self) {
         self.note("heal".to_owned());
         self.failing = 0;
         self.slow = false;
+        self.held_up = false;
         for number in 0..REPLICAS {
             self.revive(number);
             self.replicas[number].cut = false;

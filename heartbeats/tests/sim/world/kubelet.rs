@@ -70,6 +70,12 @@ impl Kubelet {
         self.next_at = now;
     }
 
+    /// It waits no more; for which request it did.
+    pub(crate) fn hang_up(&mut self) -> Option<u64> {
+        let (number, _since) = self.waiting.take()?;
+        Some(number)
+    }
+
     fn failed(&mut self, now: u64) {
         self.waiting = None;
         self.tries += 1;

@@ -280,8 +280,22 @@ impl World {
         }
     }
 
-    /// A kubelet has given up a request.
+    /// A kubelet has given up a request. What was sent of it may still arrive.
     pub(super) fn abandon(&mut self, kubelet: usize, request: u64) {
+        let moment = self.moment();
+        for flight in &mut self.flights {
+            let replica = &mut self.replicas[flight.replica];
+            let theirs = matches!(&flight.cargo, Cargo::Renewal(_, sent)
+                if sent.kubelet == kubelet && sent.number == request);
+            if !theirs || !replica.lives(flight.life) {
+                continue;
+            }
+            let cargo = std::mem::replace(&mut flight.cargo, Cargo::Nobodys);
+            if let Cargo::Renewal(write, _request) = cargo {
+                replica.beats.gone(moment, write);
+                self.tally.count("gone");
+            }
+        }
         for replica in &mut self.replicas {
             let theirs = |parked: &Request| parked.kubelet == kubelet && parked.number == request;
             let found = replica
