@@ -108,7 +108,7 @@ impl World {
     pub(crate) fn new(seed: u64, loud: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let limits = Limits {
-            nodes: rng.usize(KUBELETS - 1..KUBELETS + 3),
+            nodes: rng.usize(KUBELETS - 3..KUBELETS + 3),
             waiting: rng.usize(0..4),
             under_way: rng.u32(1..4),
         };

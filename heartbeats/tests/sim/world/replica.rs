@@ -280,8 +280,12 @@ impl World {
         }
     }
 
-    /// A kubelet has given up a request. What was sent of it may still arrive.
+    /// A kubelet has given up a request. What was sent of it may still arrive; and not always does a
+    /// replica hear that a client has gone.
     pub(super) fn abandon(&mut self, kubelet: usize, request: u64) {
+        if self.rng.u8(0..100) < 30 {
+            return;
+        }
         let moment = self.moment();
         for flight in &mut self.flights {
             let replica = &mut self.replicas[flight.replica];
