@@ -444,6 +444,13 @@ pub(crate) struct Heartbeats {
     /// longest that is safe, for each node by its own pace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) flush_period: Option<Time>,
+    /// Writes what a node's status says of being alive at least so often, if it says nothing else: a
+    /// kubelet that finds nothing changed sends it every 5 minutes, and each costs the store and
+    /// everybody who watches nodes a whole Node. Keep it below what monitoring of `lastHeartbeatTime`
+    /// tolerates. 0 forwards all; at most 1h. Nothing is absorbed while `mode` is `Passthrough`.
+    pub(crate) node_status_period: Time,
+    /// Who is not told of a Node that changed in nothing but `lastHeartbeatTime`. Nobody by default.
+    pub(crate) suppress_node_events: SuppressNodeEvents,
     /// Nodes that are remembered, some 256 bytes each. Renewals of further ones are forwarded.
     pub(crate) nodes: u32,
     /// The other replicas, which hear of renewals that are not written yet, and write them if this one
@@ -459,10 +466,26 @@ impl Default for Heartbeats {
             tolerated_losses: 2,
             latency_spread: Time::seconds(3),
             flush_period: None,
+            node_status_period: Time::seconds(1800),
+            suppress_node_events: SuppressNodeEvents::default(),
             nodes: 250_000,
             peers: Peers::default(),
         }
     }
+}
+
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct SuppressNodeEvents {
+    /// User names whose watches do not hear of a Node that changed in nothing but `lastHeartbeatTime`,
+    /// in either `mode`; as `system:kube-scheduler` or
+    /// `system:serviceaccount:kube-system:kube-proxy`. GET and LIST give the newest, bookmarks go on:
+    /// a watch without them hears everything. Not for the controller manager, which has nothing else
+    /// to go by for a node without a lease, nor for who updates Nodes under the condition of a version
+    /// it saw, as autoscalers.
+    pub(crate) users: Vec<String>,
+    /// Groups, as there: `system:nodes` for kubelets. None the controller manager may be in.
+    pub(crate) groups: Vec<String>,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]

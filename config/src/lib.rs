@@ -34,7 +34,7 @@ pub use live::{
 pub use reload::{RELOAD_INTERVAL, Reloader};
 pub use startup::{
     Admin, Authorizers, Coalesce, Credentials, FeatureGates, Heartbeats, Listen, Peers, Replicas,
-    RequestHeader, Startup, Upstream, UpstreamIdentity,
+    RequestHeader, Startup, Subjects, Upstream, UpstreamIdentity,
 };
 
 /// A whole, valid configuration.

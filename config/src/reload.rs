@@ -173,6 +173,7 @@ fn changed(old: &Startup, new: &Startup) -> Vec<&'static str> {
         upstream,
         authorizers,
         heartbeats,
+        suppress_node_events,
     } = old;
     [
         ("region", *region != new.region),
@@ -210,7 +211,10 @@ fn changed(old: &Startup, new: &Startup) -> Vec<&'static str> {
             "authorization.featureGates",
             authorizers.feature_gates != new.authorizers.feature_gates,
         ),
-        ("heartbeats", *heartbeats != new.heartbeats),
+        (
+            "heartbeats",
+            *heartbeats != new.heartbeats || *suppress_node_events != new.suppress_node_events,
+        ),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))

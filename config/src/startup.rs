@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use watershed_heartbeats::Bounds;
 
@@ -26,6 +27,8 @@ pub struct Startup {
     pub authorizers: Authorizers,
     /// What is done with the heartbeats of nodes.
     pub heartbeats: Heartbeats,
+    /// Who is not told of them.
+    pub suppress_node_events: Subjects,
 }
 
 /// The listener clients connect to; TLS always.
@@ -157,10 +160,34 @@ pub enum Heartbeats {
 pub struct Coalesce {
     /// How many renewals a write may stand for; what the operator stated is in it.
     pub bounds: Bounds,
+    /// How old what the store knows of a Node's `lastHeartbeatTime` may get; zero absorbs none of
+    /// them. Default 30 minutes.
+    pub node_status_period: Duration,
     /// Nodes that are remembered. Default 250,000.
     pub nodes: u32,
     /// The other replicas; `None` where nobody hears of what is not written yet.
     pub peers: Option<Box<Peers>>,
+}
+
+/// Some of those who may be authenticated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subjects {
+    /// By user name.
+    pub users: Vec<String>,
+    /// By one of their groups.
+    pub groups: Vec<String>,
+}
+
+impl Subjects {
+    /// Whether there is nobody.
+    pub const fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.groups.is_empty()
+    }
+
+    /// Whether a user of this name and these groups is one of them.
+    pub fn contains(&self, user: &str, groups: &[String]) -> bool {
+        self.users.iter().any(|it| it == user) || groups.iter().any(|it| self.groups.contains(it))
+    }
 }
 
 /// Where the other replicas are, and how they know each other.

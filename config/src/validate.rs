@@ -96,7 +96,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn document(&mut self, file: File) -> Option<(Startup, Live)> {
+    fn document(&mut self, mut file: File) -> Option<(Startup, Live)> {
         self.header("apiVersion", file.api_version.as_deref(), API_VERSION);
         self.header("kind", file.kind.as_deref(), KIND);
         let region = self.region(file.region);
@@ -106,6 +106,7 @@ impl Check<'_> {
         self.distinct_addresses(address, admin);
         let upstream = self.upstream(file.upstream, address);
         let cache = self.cache(file.cache);
+        let suppressed = self.suppressed(std::mem::take(&mut file.heartbeats.suppress_node_events));
         let heartbeats = self.heartbeats(file.heartbeats, cache.as_ref(), [address, admin]);
         let request_header = self.request_header(
             &file.authentication.request_header,
@@ -128,6 +129,7 @@ impl Check<'_> {
             upstream: upstream?,
             authorizers: authorizers?,
             heartbeats: heartbeats?,
+            suppress_node_events: suppressed?,
         };
         let live = Live {
             cache: cache?,

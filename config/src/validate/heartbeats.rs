@@ -1,16 +1,29 @@
 //! The rules for `heartbeats`: what the operator states must leave room for what is to be absorbed.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use watershed_heartbeats::{Bounds, BoundsError, Settings};
 
-use super::{Check, MINUTE, SECOND};
+use super::{Check, HOUR, MINUTE, SECOND};
 use crate::file::HeartbeatMode;
-use crate::{CacheSettings, Coalesce, Heartbeats, file};
+use crate::{CacheSettings, Coalesce, Heartbeats, Subjects, file};
 
 /// What has to be cached, as group, version, resource.
 const NEEDED: [(&str, &str, &str); 2] =
     [("coordination.k8s.io", "v1", "leases"), ("", "v1", "nodes")];
+
+/// The node lifecycle controller, with and without `--use-service-account-credentials`.
+const CONTROLLER: [&str; 2] = [
+    "system:kube-controller-manager",
+    "system:serviceaccount:kube-system:node-controller",
+];
+/// Groups it is in.
+const ITS_GROUPS: [&str; 3] = [
+    "system:authenticated",
+    "system:serviceaccounts",
+    "system:serviceaccounts:kube-system",
+];
 
 impl Check<'_> {
     pub(super) fn heartbeats(
@@ -37,6 +50,11 @@ impl Check<'_> {
                 self.time("heartbeats.flushPeriod", wanted, range).map(Some)
             }
         };
+        let node_status_period = self.time(
+            "heartbeats.nodeStatusPeriod",
+            file.node_status_period,
+            Duration::ZERO..=HOUR,
+        );
         let nodes = self.positive_nodes(file.nodes);
         let peers = self.peers(file.peers, taken)?;
         let settings = Settings {
@@ -52,11 +70,39 @@ impl Check<'_> {
                 self.needs_caches(cache);
                 Some(Heartbeats::Coalesce(Coalesce {
                     bounds: self.bounds(settings)?,
+                    node_status_period: node_status_period?,
                     nodes: nodes?,
                     peers: peers.map(Box::new),
                 }))
             }
         }
+    }
+
+    /// For a node without a lease what its status says is all the node lifecycle controller has.
+    pub(super) fn suppressed(&mut self, file: file::SuppressNodeEvents) -> Option<Subjects> {
+        let before = self.mistakes.len();
+        let lists = [
+            ("users", &file.users, &CONTROLLER[..]),
+            ("groups", &file.groups, &ITS_GROUPS),
+        ];
+        for (list, names, barred) in lists {
+            for (index, name) in names.iter().enumerate() {
+                let key = format!("heartbeats.suppressNodeEvents.{list}[{index}]");
+                if barred.contains(&name.as_str()) {
+                    let message = format!(
+                        "`{name}` is or has among it the node lifecycle controller, which takes a \
+                         node without a lease for dead by these events; name others"
+                    );
+                    self.note(&key, message);
+                } else if name.is_empty() {
+                    self.note(&key, "an empty name is nobody's; remove it".to_owned());
+                }
+            }
+        }
+        (self.mistakes.len() == before).then_some(Subjects {
+            users: file.users,
+            groups: file.groups,
+        })
     }
 
     fn losses(&mut self, losses: u32) -> Option<u32> {
