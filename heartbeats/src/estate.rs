@@ -10,6 +10,10 @@
 //! Both paying costs a write. Rejected: that each replica works out by itself who is first, since
 //! two that disagree about who is there may both wait for the other.
 //!
+//! A debt is paid soon or never. The controller gives a node a new grace period whenever a later
+//! `renewTime` arrives, however old it is: what a kubelet said long before it died must not be
+//! written when its replica dies too.
+//!
 //! What a replica absorbed after it last told its peers is lost with it: the next write of such a
 //! node is as late as if that one renewal had been lost, which the bounds allow for.
 
@@ -26,6 +30,10 @@ const SECOND_AFTER: Duration = Duration::from_secs(5);
 /// How long after a payment that failed the next one is tried.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
+/// How long after a kubelet was last heard its debt is paid: one that lives is heard again after
+/// 10.4 s, and it takes 3 s to notice that its replica is silent; the rest is for the payment.
+const PAYABLE: Duration = Duration::from_secs(20);
+
 /// A renewal that may not be in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Debt {
@@ -37,6 +45,9 @@ pub struct Debt {
     pub renew_time: MicroTime,
     /// What the store had. Equal to `renew_time` if nothing is owed.
     pub written: MicroTime,
+    /// When the kubelet was last heard, by the clock of who holds this: to a peer its age is told,
+    /// and [`Moment::before`] makes the moment of it again.
+    pub heard_at: Moment,
 }
 
 impl Debt {
@@ -47,6 +58,10 @@ impl Debt {
     /// If the newest known lease says that nothing is owed: then drop it.
     pub fn body(&self, lease: &Lease<'_>) -> Result<Vec<u8>, Needless> {
         body(self.uid, self.renew_time, lease)
+    }
+
+    fn is_payable(&self, now: Moment) -> bool {
+        now.since(self.heard_at) < PAYABLE
     }
 }
 
@@ -110,6 +125,7 @@ impl Estate {
         if debt.renew_time >= held.debt.renew_time {
             // Who says the newest answers for it.
             held.debt.renew_time = debt.renew_time;
+            held.debt.heard_at = debt.heard_at;
             (held.from, held.heir, held.due) = (Some(from), heir, None);
         }
         if held.debt.renew_time > held.debt.written {
@@ -131,7 +147,8 @@ impl Estate {
         self.take(uid);
     }
 
-    /// A peer is gone, or said that it stops: its debts have to be paid. Visits all debts.
+    /// A peer is gone, or said that it stops: its debts have to be paid, but for those of kubelets
+    /// that were not heard for long. Visits all debts.
     pub fn died(&mut self, now: Moment, peer: Peer) {
         for held in self.debts.values_mut() {
             if held.from == Some(peer) {
@@ -148,11 +165,17 @@ impl Estate {
     /// The next debt to pay, if it is time. It is forgotten here, unless the payment fails: then
     /// [`Self::unpaid`] has to be told.
     pub fn next(&mut self, now: Moment) -> Option<Debt> {
-        let &(due, _written, uid) = self.due.first()?;
-        if due > now || !self.pace.takes(now) {
-            return None;
+        loop {
+            let &(due, _written, uid) = self.due.first()?;
+            let payable = self.debts.get(&uid)?.debt.is_payable(now);
+            if payable && (due > now || !self.pace.takes(now)) {
+                return None;
+            }
+            let held = self.take(uid)?;
+            if payable {
+                return Some(held.debt);
+            }
         }
-        self.take(uid).map(|held| held.debt)
     }
 
     /// A payment did not arrive: it is due again in a moment.
@@ -244,6 +267,7 @@ mod tests {
             uid: Uid::from_bits(uid),
             renew_time: time(renewed),
             written: time(written),
+            heard_at: at(100_000),
         }
     }
 
@@ -284,6 +308,29 @@ mod tests {
         estate.stored(Uid::from_bits(1), time(100));
         assert_eq!(estate.next(at(6_000)), Some(debt(2, 100, 50)));
         assert_eq!(estate.next(at(7_000)), None);
+        assert_eq!(estate.len(), (0, 0));
+    }
+
+    #[test]
+    fn what_a_kubelet_said_long_ago_is_not_paid() {
+        let mut estate = Estate::new(9, 1_000);
+        for (uid, heard_at) in [(1, 10_000), (2, 30_000), (3, 17_000)] {
+            let heard_at = at(heard_at);
+            let debt = debt(uid, 100, 50);
+            assert!(estate.hear(Peer(0), FIRST, Debt { heard_at, ..debt }));
+        }
+        estate.died(at(34_000), Peer(0));
+        let paid = [estate.next(at(35_000)), estate.next(at(36_000))];
+        let paid = paid.map(|debt| debt.map(|debt| debt.uid.bits()));
+        assert_eq!(paid, [Some(2), Some(3)], "{estate:?}");
+        estate.unpaid(
+            at(40_000),
+            Debt {
+                heard_at: at(30_000),
+                ..debt(2, 100, 50)
+            },
+        );
+        assert_eq!(estate.next(at(50_000)), None);
         assert_eq!(estate.len(), (0, 0));
     }
 

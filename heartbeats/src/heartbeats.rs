@@ -556,5 +556,6 @@ fn debt(name: &Arc<str>, node: &Node) -> Debt {
         uid: node.uid,
         renew_time: node.acknowledged.max(node.written),
         written: node.written,
+        heard_at: node.heard_at.unwrap_or_default(),
     }
 }

@@ -16,6 +16,12 @@ impl Moment {
         Self::START + elapsed
     }
 
+    /// So long before this, and the start at the earliest.
+    pub fn before(self, elapsed: Duration) -> Self {
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        NonZeroU64::new(self.0.get().saturating_sub(micros)).map_or(Self::START, Self)
+    }
+
     /// The time from `earlier` to this; zero if that is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))

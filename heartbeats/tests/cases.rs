@@ -534,6 +534,7 @@ fn what_a_dead_replica_owed_is_paid_within_a_grace_period() {
         uid: LEASE,
         renew_time: time(11_000),
         written: time(1_000),
+        heard_at: at(11_000),
     };
     assert_eq!(paid, expected);
 }
