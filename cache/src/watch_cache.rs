@@ -276,6 +276,14 @@ impl WatchCache {
         self.shared.status.subscribe()
     }
 
+    /// Whether the cache is filled, its stream alive, and something came on it, be it a bookmark,
+    /// less than `silence` ago.
+    pub fn is_fresh(&self, silence: Duration) -> bool {
+        let is_live = matches!(*self.shared.status.borrow(), ReflectorStatus::Live);
+        let last_progress = self.shared.read(&self.shared.last_progress);
+        is_live && self.is_ready() && last_progress.elapsed() < silence
+    }
+
     /// Whether the upstream knows `sendInitialEvents` (the WatchList feature gate), as far as its last answer tells.
     pub fn watch_list_enabled(&self) -> bool {
         !self.shared.no_initial_events.load(Ordering::Relaxed)

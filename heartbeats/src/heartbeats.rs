@@ -99,6 +99,22 @@ pub enum Reason {
     TooManyNodes,
 }
 
+impl Reason {
+    /// A word for it, for metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::Stale => "stale",
+            Self::NotOwned => "not-owned",
+            Self::OtherNode => "other-node",
+            Self::Contested => "contested",
+            Self::NotNewer => "not-newer",
+            Self::BeingWritten => "being-written",
+            Self::TooManyNodes => "too-many-nodes",
+        }
+    }
+}
+
 /// Whose turn it is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -145,6 +161,8 @@ pub struct Heartbeats {
     /// A peer hears of what is not written.
     replicated: bool,
     draining: bool,
+    /// Writes that ended beyond the deadline of their node.
+    deadline_misses: u64,
 }
 
 impl Heartbeats {
@@ -159,6 +177,7 @@ impl Heartbeats {
             changed: VecDeque::new(),
             replicated: false,
             draining: false,
+            deadline_misses: 0,
         }
     }
 
@@ -302,6 +321,8 @@ impl Heartbeats {
         if let Some(node) = node {
             node.writing = None;
             if let Outcome::Written(version) = outcome {
+                let deadline = node.deadline(&self.bounds, write.heard_at);
+                self.deadline_misses += u64::from(write.heard_at <= deadline && deadline < now);
                 node.stored(write.heard_at, version, write.renew_time);
             }
         }
@@ -499,6 +520,12 @@ impl Heartbeats {
             interval: node.interval(),
             contested: node.is_contested(now),
         })
+    }
+
+    /// Writes of renewals that were heard in time and ended less than 15 s before the node would be
+    /// given up.
+    pub const fn deadline_misses(&self) -> u64 {
+        self.deadline_misses
     }
 
     /// How many nodes are known.

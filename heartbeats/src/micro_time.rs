@@ -40,7 +40,8 @@ impl MicroTime {
     }
 
     /// As [`Self::from_json`] reads it.
-    pub(crate) fn to_json(self) -> String {
+    /// As in JSON, without quotes: `2026-01-01T00:00:00.000000Z`.
+    pub fn to_json(self) -> String {
         let (seconds, micros) = (self.0.div_euclid(SECOND), self.0.rem_euclid(SECOND));
         let mut text = time_text(seconds);
         text.truncate(text.len() - 1);

@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/healthz` and `/metrics`, on a listener of their own.
+//! `/livez`, `/readyz`, `/healthz`, `/metrics` and `/debug/heartbeats`, on a listener of their own.
 //!
 //! Owns: the wire form of health, as the apiserver's (`healthz.go`, 1.36), and the scrape.
 //! Refuses: TLS and identities. The address is loopback by default; a network policy guards any
@@ -17,7 +17,9 @@ use tokio::{net::TcpStream, sync::Semaphore};
 use crate::{
     body::Body,
     drain::Drain,
+    heartbeats::Absorber,
     metrics::{EXPOSITION_TYPE, exposition},
+    request::Query,
 };
 
 /// Connections at once; one more waits in the system's backlog.
@@ -55,6 +57,8 @@ pub(crate) struct AdminOptions {
     pub(crate) checks: Arc<dyn Fn(Probe) -> Vec<Check> + Send + Sync>,
     /// Called before a scrape: sets the gauges that are read from their source.
     pub(crate) before_scrape: Arc<dyn Fn() + Send + Sync>,
+    /// What `/debug/heartbeats` asks, if heartbeats are absorbed.
+    pub(crate) heartbeats: Option<Absorber>,
     /// The families.
     pub(crate) registry: Arc<Registry>,
     /// Owner of the connections' tasks; `/readyz` fails once it has begun.
@@ -136,6 +140,9 @@ impl AdminOptions {
             answer.headers_mut().insert(header::CONTENT_TYPE, kind);
             return answer;
         }
+        if path == "/debug/heartbeats" {
+            return self.heartbeats(&Query::parse(query));
+        }
         let path = path.strip_prefix('/').unwrap_or(path);
         let (endpoint, name) = match path.split_once('/') {
             Some((endpoint, name)) => (endpoint, Some(name)),
@@ -151,6 +158,24 @@ impl AdminOptions {
             None => report(endpoint, &checks, query),
             Some(name) => one(&checks, name),
         }
+    }
+
+    /// What is known of the node that `?node=` names, or of all.
+    fn heartbeats(&self, query: &Query) -> Response<Body> {
+        let Some(absorber) = &self.heartbeats else {
+            let why = "heartbeats are not absorbed: `heartbeats.mode` is Passthrough\n";
+            return text(StatusCode::NOT_FOUND, why);
+        };
+        let node = query.first("node");
+        let Some(report) = absorber.report(node) else {
+            let why =
+                "nothing is known of this node: none of its renewals came here since the start\n";
+            return text(StatusCode::NOT_FOUND, why);
+        };
+        let mut answer = text(StatusCode::OK, report);
+        let kind = HeaderValue::from_static("application/json");
+        answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+        answer
     }
 
     fn all(&self, probe: Probe) -> Vec<Check> {

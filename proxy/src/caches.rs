@@ -20,13 +20,14 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
-use watershed_cache::{Options, Resource, WatchCache, Writer, encoding::Encoding};
+use watershed_cache::{Observer, Options, Resource, WatchCache, Writer, encoding::Encoding};
 use watershed_config::{Live, ResourceSettings};
 
 use crate::{
     authz::{Feed, Inputs},
     discovery::{Discovered, Discovery, GroupVersionResource},
     drain::Drain,
+    heartbeats::{self, LeaseFeed},
     metrics::{CacheLabels, Metrics},
     request::RequestInfo,
     upstream::Upstream,
@@ -125,6 +126,8 @@ struct Shared {
     workers: watershed_cache::Workers,
     /// What authorization is to be told.
     inputs: Inputs,
+    /// What is to be told of leases, if heartbeats are absorbed.
+    lease_feed: Option<LeaseFeed>,
     open: Mutex<HashMap<CacheKey, Cached>>,
     /// Until when a key is not tried again. Bounded by [`OPEN_MAX`].
     refused: Mutex<HashMap<CacheKey, Instant>>,
@@ -137,7 +140,8 @@ impl Caches {
         live: watch::Receiver<Arc<Live>>,
         drain: Drain,
         metrics: Metrics,
-        (workers, inputs): (watershed_cache::Workers, Inputs),
+        workers: watershed_cache::Workers,
+        (inputs, lease_feed): (Inputs, Option<LeaseFeed>),
     ) -> Self {
         let caches = Self {
             shared: Arc::new(Shared {
@@ -148,6 +152,7 @@ impl Caches {
                 metrics,
                 workers,
                 inputs,
+                lease_feed,
                 open: Mutex::default(),
                 refused: Mutex::default(),
             }),
@@ -165,6 +170,13 @@ impl Caches {
             // Boxed: most requests find a ready cache and need no room to wait for one.
             open => Box::pin(self.wait_for(key, open)).await,
         }
+    }
+
+    /// The cache for `key`, if it is open and ready.
+    pub(crate) fn ready(&self, key: &CacheKey) -> Option<WatchCache> {
+        let open = self.shared.open.lock();
+        let cache = &open.get(key)?.cache;
+        cache.is_ready().then(|| cache.clone())
     }
 
     async fn wait_for(&self, key: &CacheKey, open: Option<Cached>) -> Result<Cached, Uncached> {
@@ -310,7 +322,10 @@ impl Shared {
             history_bytes: bytes(settings.history_bytes),
             history_age: settings.history_age,
             workers: self.workers.clone(),
-            observer: feed.clone().map(|feed| feed as _),
+            observer: match &feed {
+                Some(feed) => Some(Arc::clone(feed) as _),
+                None => self.observer_of_leases(key),
+            },
             ..Options::default()
         };
         let resource = Arc::new(discovered.resource.clone());
@@ -327,6 +342,18 @@ impl Shared {
             stop: CancellationToken::new(),
         };
         (cached, writer)
+    }
+
+    fn observer_of_leases(&self, key: &CacheKey) -> Option<Arc<dyn Observer>> {
+        let is_lease = key.gvr == heartbeats::leases();
+        let feed = self.lease_feed.clone().filter(|_| is_lease)?;
+        Some(Arc::new(feed))
+    }
+
+    /// Whether absorption needs the cache, once it is open.
+    fn absorbs_by(&self, key: &CacheKey) -> bool {
+        let inputs = [heartbeats::leases(), heartbeats::nodes()];
+        self.lease_feed.is_some() && inputs.contains(&key.gvr)
     }
 
     /// `None` when the configuration passes the resource or the encoding through.

@@ -38,11 +38,12 @@ use crate::{
     callers::{Callers, Kind, Place},
     discovery::GroupVersionResource,
     drain::Drain,
+    heartbeats::{self, Absorber, Renewed},
     listener::{ConnectionInfo, Protocol},
     metrics::{Metrics, ReasonLabels, RequestLabels},
     negotiate::{Action, Endpoint, ErrorsOf, negotiate},
     passthrough::Passthrough,
-    request::{self, Query, RequestInfo, RequestInfoError, Verb},
+    request::{self, Doubt, Query, RequestInfo, RequestInfoError, Verb},
     serve::{self, Compressor, Instead, Read, Reason, Representation, answer::Answerer},
     shared_reads::{Bounds, Shared, SharedKey, SharedReads},
     status::{ErrorFormat, Status},
@@ -60,6 +61,8 @@ pub(crate) struct Handler {
     pub(crate) tenures: Arc<Tenures>,
     pub(crate) caches: Caches,
     pub(crate) callers: Callers,
+    /// Unless heartbeats are forwarded like any other write.
+    pub(crate) absorber: Option<Absorber>,
     pub(crate) passthrough: Passthrough,
     pub(crate) shared_reads: SharedReads,
     pub(crate) compressor: Compressor,
@@ -169,6 +172,14 @@ impl Handler {
             Ok(place) => place,
             Err(status) => return Answered::limited(status, errors),
         };
+        if let Some(absorber) = &self.absorber
+            && let Some(head) = heartbeats::Head::of(&request, query, &identity.user)
+        {
+            let put = (absorber, head, request);
+            let patience = deadline.unwrap_or(live.limits.request_timeout);
+            let caller = (connection, &identity, place);
+            return Box::pin(self.renewal(put, caller, (info, query), patience)).await;
+        }
         let begun = Instant::now();
         let asked = Asked {
             request: &request,
@@ -195,7 +206,72 @@ impl Handler {
                 let format = errors.format();
                 let carried = (&identity, place);
                 // Boxed: most requests are answered here and need no room for it.
+                let request = request.map(Body::from);
                 Box::pin(self.forwarded(request, connection, carried, (reason, due), &format)).await
+            }
+        }
+    }
+
+    /// The answer to what may be a renewal of a node's lease, by its head.
+    async fn renewal(
+        &self,
+        (absorber, head, request): (&Absorber, heartbeats::Head, Request<Incoming>),
+        (connection, identity, place): (&Arc<ConnectionInfo>, &Identity, Option<Place>),
+        (info, query): (&RequestInfo, &Query),
+        patience: Duration,
+    ) -> Answered {
+        let deadline = Instant::now() + patience;
+        let (parts, body) = request.into_parts();
+        let errors = ErrorsOf {
+            headers: &parts.headers,
+            query,
+        };
+        let late = || Answered::refused(Status::request_timeout(), errors);
+        let body = match timeout_at(deadline, heartbeats::collect(body)).await {
+            Ok(Some(body)) => body,
+            // Cut off by its client, which reads no answer.
+            Ok(None) => {
+                return Answered::refused(Status::bad_request("the body was cut off"), errors);
+            }
+            Err(_) => return late(),
+        };
+        let absorbing = async {
+            let live = Arc::clone(&self.live.borrow());
+            let attributes = Attributes::new(Arc::clone(&identity.user), info);
+            let permit = self.authorizer.authorize(&attributes, &live.authorization);
+            match permit.await {
+                // The apiserver says it.
+                Err(_) => Renewed::Forward,
+                Ok(permit) => {
+                    debug_assert!(permit.covers(info), "a permit is for one request");
+                    let put = heartbeats::Put {
+                        head: &head,
+                        parts: &parts,
+                        body: &body,
+                        identity,
+                        connection,
+                        errors,
+                    };
+                    absorber.renew(&put).await
+                }
+            }
+        };
+        match timeout_at(deadline, absorbing).await {
+            Err(_) => late(),
+            Ok(Renewed::Here(response)) => {
+                let served = "heartbeat";
+                Answered { served, response }.keep(place)
+            }
+            Ok(Renewed::Forward) => {
+                let format = errors.format();
+                let request = Request::from_parts(parts, Body::full(body));
+                let due = (Reason::Doubt(Doubt::Method), Some(deadline + OWN_TIMEOUT));
+                let carried = (identity, place);
+                let answered = self
+                    .forwarded(request, connection, carried, due, &format)
+                    .await;
+                absorber.forwarded(answered.response.status(), patience);
+                answered
             }
         }
     }
@@ -203,7 +279,7 @@ impl Handler {
     /// The apiserver's answer, which may take until it is due.
     async fn forwarded(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Body>,
         connection: &ConnectionInfo,
         (identity, place): (&Identity, Option<Place>),
         (reason, due): (Reason, Option<Instant>),

@@ -16,6 +16,7 @@ use crate::{
     admin::{Check, Probe},
     authz::Inputs,
     caches::{CacheKey, Caches, labels},
+    heartbeats::Absorber,
     metrics::Metrics,
     upstream::Upstream,
 };
@@ -30,6 +31,7 @@ pub(crate) struct Health {
     caches: Caches,
     inputs: Inputs,
     upstream: Upstream,
+    absorber: Option<Absorber>,
     metrics: Metrics,
     /// What the counters of each cache read at the last scrape, so that only growth is added.
     counted: Arc<Mutex<std::collections::HashMap<CacheKey, Counted>>>,
@@ -46,12 +48,14 @@ struct Counted {
 impl Health {
     pub(crate) fn new(
         (caches, inputs, upstream): (Caches, Inputs, Upstream),
+        absorber: Option<Absorber>,
         metrics: Metrics,
     ) -> Self {
         Self {
             caches,
             inputs,
             upstream,
+            absorber,
             metrics,
             counted: Arc::default(),
         }
@@ -134,6 +138,9 @@ impl Health {
 
     fn read_gauges(&self) {
         self.read_facts();
+        if let Some(absorber) = &self.absorber {
+            absorber.read_gauges();
+        }
         let mut slow = 0;
         for (key, cache) in self.caches.all() {
             let stats = cache.stats();

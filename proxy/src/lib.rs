@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use watershed_config::{
-    Config, Credentials, Live, RELOAD_INTERVAL, Reloader, Startup, UpstreamIdentity,
+    Config, Credentials, Heartbeats, Live, RELOAD_INTERVAL, Reloader, Startup, UpstreamIdentity,
 };
 
 mod admin;
@@ -39,6 +39,7 @@ mod drain;
 mod files;
 mod handler;
 mod health;
+mod heartbeats;
 mod listener;
 mod memo;
 mod metrics;
@@ -64,6 +65,7 @@ use crate::{
     drain::Drain,
     handler::Handler,
     health::Health,
+    heartbeats::{Absorber, LeaseFeed, Ledger},
     listener::{Limits, Listener, ListenerOptions},
     metrics::Metrics,
     passthrough::{Assertion, Passthrough},
@@ -124,18 +126,33 @@ impl Proxy {
         let revocations = Arc::<Revocations>::default();
         drain.spawn_background(Arc::clone(&revocations).run(live.clone()));
         let inputs = Inputs::new(startup.authorizers, Arc::clone(&revocations), live.clone());
+        let ledger = match &startup.heartbeats {
+            Heartbeats::Passthrough => None,
+            Heartbeats::Coalesce(it) => Some(Arc::new(Ledger::new(it.bounds, it.nodes))),
+        };
         let caches = Caches::start(
             upstream.clone(),
             live.clone(),
             drain.clone(),
             metrics.clone(),
-            (workers.to_caches().clone(), inputs.clone()),
+            workers.to_caches().clone(),
+            (inputs.clone(), ledger.clone().map(LeaseFeed::new)),
         );
+        let assertion = Assertion::from(&upstream_options.asserted);
+        let passthrough = Passthrough::new(upstream.clone(), assertion, drain.clone());
+        let absorber = ledger.map(|ledger| {
+            let ways = (caches.clone(), passthrough.clone());
+            Absorber::new(ledger, ways, metrics.heartbeats.clone())
+        });
+        if let Some(absorber) = &absorber {
+            drain.spawn_background(absorber.clone().run());
+        }
         let seen = (caches.clone(), inputs.clone(), upstream.clone());
-        let health = Health::new(seen, metrics.clone());
+        let health = Health::new(seen, absorber.clone(), metrics.clone());
         drain.spawn_background(admin.serve(AdminOptions {
             checks: health.checks(),
             before_scrape: health.before_scrape(),
+            heartbeats: absorber.clone(),
             registry: Arc::new(registry),
             drain: drain.clone(),
         }));
@@ -147,7 +164,6 @@ impl Proxy {
             Arc::clone(&limits),
             drain.clone(),
         ));
-        let assertion = Assertion::from(&upstream_options.asserted);
         let local = Local::new(inputs, startup.authorizers);
         let options = ListenerOptions {
             tls,
@@ -158,8 +174,9 @@ impl Proxy {
         };
         let front_proxies = startup.request_header.as_ref().map(FrontProxies::new);
         let handler = Arc::new(handler(
-            (upstream, assertion, front_proxies),
+            (upstream, passthrough, front_proxies),
             (caches, local, revocations),
+            absorber,
             (metrics, live.clone()),
             drain.clone(),
         ));
@@ -224,8 +241,9 @@ pub async fn serve(config: Config, path: &Path) -> anyhow::Result<()> {
 }
 
 fn handler(
-    (upstream, assertion, front_proxies): (Upstream, Assertion, Option<FrontProxies>),
+    (upstream, passthrough, front_proxies): (Upstream, Passthrough, Option<FrontProxies>),
     (caches, local, revocations): (Caches, Local, Arc<Revocations>),
+    absorber: Option<Absorber>,
     (metrics, live): (Metrics, watch::Receiver<Arc<Live>>),
     drain: Drain,
 ) -> Handler {
@@ -245,9 +263,10 @@ fn handler(
         authenticator: Authenticator::new(reviewer, front_proxies),
         authorizer,
         tenures: Arc::new(tenures),
-        shared_reads: SharedReads::new(upstream.clone(), drain.clone(), Arc::clone(&budget)),
+        shared_reads: SharedReads::new(upstream, drain.clone(), Arc::clone(&budget)),
         budget,
-        passthrough: Passthrough::new(upstream, assertion, drain.clone()),
+        passthrough,
+        absorber,
         drain,
         compressor: Compressor::new(metrics.compressed.clone(), metrics.compressed_bytes.clone()),
         caches,

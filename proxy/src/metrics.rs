@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::heartbeats::HeartbeatMetrics;
+
 mod delays;
 
 pub(crate) use delays::Delays;
@@ -172,8 +174,8 @@ pub(crate) struct Metrics {
     /// Seconds from an event's arrival from the apiserver to its bytes being given to a client's
     /// socket.
     pub(crate) watch_delivery_seconds: Delays,
-    /// Heartbeats: `absorbed`, `written`, `forwarded`, `refused`.
-    pub(crate) heartbeats: Family<OutcomeLabels, Counter>,
+    /// Absorption.
+    pub(crate) heartbeats: HeartbeatMetrics,
     /// Watchers that are behind by more than what a healthy client leaves unread.
     pub(crate) slow_watchers: Gauge,
     /// Long answers from the cache that were sent as gzip: `compressed`, `shared`, `streamed`.
@@ -249,7 +251,7 @@ impl Metrics {
             watch_events: Family::default(),
             cache: CacheMetrics::default(),
             watch_delivery_seconds: Delays::default(),
-            heartbeats: Family::default(),
+            heartbeats: HeartbeatMetrics::new(),
             slow_watchers: Gauge::default(),
             compressed: Family::default(),
             compressed_bytes: Gauge::default(),
@@ -326,7 +328,7 @@ impl Metrics {
             "Seconds from an event's arrival from the apiserver to a client's socket",
             it.watch_delivery_seconds,
         );
-        to.register("heartbeats", "Heartbeats, by outcome", it.heartbeats);
+        it.heartbeats.register(to);
         to.register(
             "slow_watchers",
             "Watchers that are behind",

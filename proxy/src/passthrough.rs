@@ -14,7 +14,6 @@ mod tunnel;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::body::{Body as _, Incoming};
 
 use crate::{
     authn::Identity,
@@ -86,7 +85,7 @@ impl Passthrough {
     /// or of what it was upgraded to.
     pub(crate) async fn forward(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Body>,
         connection: &ConnectionInfo,
         (identity, place): (&Identity, Option<Place>),
         errors: &ErrorFormat,
@@ -95,7 +94,7 @@ impl Passthrough {
             Protocol::Http1 => Upgrade::take(&mut request),
             Protocol::Http2 => None, // RFC 9113 8.6: there is none
         };
-        let (mut parts, incoming) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         headers::remove_hop_by_hop(&mut parts.headers);
         let pool = match self.identify(&mut parts.headers, identity) {
             Ok(pool) => pool,
@@ -106,11 +105,6 @@ impl Passthrough {
         }
         headers::append_forwarded_for(&mut parts.headers, connection.peer.ip());
         parts.extensions = http::Extensions::new();
-        let body = if incoming.is_end_stream() {
-            Body::Empty
-        } else {
-            Body::Client(incoming)
-        };
         let answer = match upgrade {
             None => {
                 self.shared

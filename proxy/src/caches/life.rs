@@ -113,11 +113,12 @@ fn hopeless(status: &ReflectorStatus, is_ready: bool) -> Option<&'static str> {
     }
 }
 
-/// Nobody has used it for `idle_timeout`; zero keeps it open, and so does that authorization depends
-/// on it.
+/// Nobody has used it for `idle_timeout`; zero keeps it open, and so does that authorization or
+/// absorption depends on it.
 fn is_idle(shared: &Shared, cached: &Cached, idle_timeout: Duration) -> bool {
     !idle_timeout.is_zero()
         && cached.feed.is_none()
+        && !shared.absorbs_by(&cached.key)
         && cached.cache.watchers() == 0
         && cached.cache.last_used().elapsed() >= idle_timeout
         && !shared.is_preloaded(&cached.key)

@@ -8,7 +8,6 @@
 
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use hyper::{
-    body::Incoming,
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::TokioIo;
@@ -36,7 +35,7 @@ pub(super) struct Upgrade {
 
 impl Upgrade {
     /// The wish of an HTTP/1.1 request, if it has one.
-    pub(super) fn take(request: &mut Request<Incoming>) -> Option<Self> {
+    pub(super) fn take<B>(request: &mut Request<B>) -> Option<Self> {
         let headers = request.headers();
         let asked = headers
             .get_all(CONNECTION)

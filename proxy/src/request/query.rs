@@ -80,6 +80,11 @@ impl Query {
         self.first("pretty").filter(|_| self.spells_pretty)
     }
 
+    /// Whether there is nothing here but, maybe, `name`.
+    pub(crate) fn has_only(&self, name: &str) -> bool {
+        !self.irregular && self.pairs.iter().all(|(found, _)| found == name)
+    }
+
     /// Whether there is anything here that must be left to the apiserver.
     pub(crate) fn doubt(&self) -> Option<Doubt> {
         if self.irregular

@@ -1,0 +1,76 @@
+//! Heartbeats of nodes: most renewals of Leases are answered here, and one in a few is written.
+//!
+//! Owns: the one object that does so for a replica, its task, and what it tells operators. What may
+//! be absorbed is decided in the crate `watershed-heartbeats`, which does no I/O; here is the I/O.
+//! Refuses: to write anything that no kubelet asked for, and to answer what is not certain: that is
+//! forwarded, as everything is while `heartbeats.mode` is `Passthrough`.
+//!
+//! ```text
+//!  handler ─► renewal ─► Ledger (one lock: table of nodes, queue) ─► 200, PUT, forward, 429
+//!                           ▲
+//!  caches ──► leases ───────┘   every change of a lease, before any reader hears of it
+//! ```
+
+mod leases;
+mod ledger;
+mod metrics;
+mod renewal;
+mod report;
+
+use std::{hash::RandomState, sync::Arc, time::Duration};
+
+use tokio::time::MissedTickBehavior;
+
+pub(crate) use self::{
+    leases::{LeaseFeed, leases, nodes},
+    ledger::Ledger,
+    metrics::HeartbeatMetrics,
+    renewal::{Head, Put, Renewed, collect},
+};
+use crate::{caches::Caches, passthrough::Passthrough};
+
+/// How often those are called whose time in the queue is over.
+const CALLING: Duration = Duration::from_secs(1);
+
+/// Absorbs the heartbeats of nodes. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Absorber {
+    ledger: Arc<Ledger>,
+    caches: Caches,
+    passthrough: Passthrough,
+    metrics: HeartbeatMetrics,
+    /// Makes a number of a client's address.
+    ids: RandomState,
+}
+
+impl Absorber {
+    /// Decides by `ledger`, whose leases and nodes are in `caches`, and writes by `passthrough`.
+    pub(crate) fn new(
+        ledger: Arc<Ledger>,
+        (caches, passthrough): (Caches, Passthrough),
+        metrics: HeartbeatMetrics,
+    ) -> Self {
+        Self {
+            ledger,
+            caches,
+            passthrough,
+            metrics,
+            ids: RandomState::new(),
+        }
+    }
+
+    /// Calls those in the queue whose time is over, for ever.
+    pub(crate) async fn run(self) {
+        let mut calling = tokio::time::interval(CALLING);
+        calling.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            calling.tick().await;
+            self.ledger.call();
+        }
+    }
+
+    /// Sets the gauges.
+    pub(crate) fn read_gauges(&self) {
+        self.metrics.read(&self.ledger);
+    }
+}
