@@ -142,11 +142,12 @@ impl Bounds {
     }
 
     /// How long after a write the renewals of a node may be absorbed, if they are between `least`
-    /// and `most` apart. Zero means never.
+    /// and `most` apart: then there are at most n times `most` between two writes. Zero means never.
     pub fn flush_period(&self, least: Duration, most: Duration) -> Duration {
         let safe = match self.renewals_per_write(most) {
             0 | 1 => Duration::ZERO,
-            renewals => period(renewals, least),
+            // Of an even pace the n-th renewal is written; of an uneven one what comes before it.
+            renewals => period(renewals, least).max(most * (renewals - 1)),
         };
         self.settings
             .flush_period
@@ -338,6 +339,13 @@ mod tests {
             refused,
             "a latency spread of 1s is not believable: at least 3s"
         );
+    }
+
+    #[test]
+    fn a_node_that_sometimes_renews_quickly_is_not_written_more_often() {
+        let bounds = Bounds::new(settings(90, 2, true)).unwrap();
+        let flush = bounds.flush_period(Duration::from_millis(100), USUAL_INTERVAL);
+        assert_eq!(flush, USUAL_INTERVAL * 5);
     }
 
     #[test]
