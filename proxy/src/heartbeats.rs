@@ -27,7 +27,7 @@ pub(crate) use self::{
     metrics::HeartbeatMetrics,
     renewal::{Head, Put, Renewed, collect},
 };
-use crate::{caches::Caches, passthrough::Passthrough};
+use crate::{caches::Caches, drain::Drain, passthrough::Passthrough};
 
 /// How often those are called whose time in the queue is over.
 const CALLING: Duration = Duration::from_secs(1);
@@ -44,23 +44,27 @@ pub(crate) struct Absorber {
 }
 
 impl Absorber {
-    /// Decides by `ledger`, whose leases and nodes are in `caches`, and writes by `passthrough`.
-    pub(crate) fn new(
+    /// Decides by `ledger`, whose leases and nodes are in `caches`, and writes by `passthrough`. Its
+    /// task is `drain`'s.
+    pub(crate) fn start(
         ledger: Arc<Ledger>,
         (caches, passthrough): (Caches, Passthrough),
         metrics: HeartbeatMetrics,
+        drain: &Drain,
     ) -> Self {
-        Self {
+        let absorber = Self {
             ledger,
             caches,
             passthrough,
             metrics,
             ids: RandomState::new(),
-        }
+        };
+        drain.spawn_background(absorber.clone().call_late());
+        absorber
     }
 
     /// Calls those in the queue whose time is over, for ever.
-    pub(crate) async fn run(self) {
+    async fn call_late(self) {
         let mut calling = tokio::time::interval(CALLING);
         calling.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -15,6 +15,7 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use watershed_config::{
     Config, Credentials, Heartbeats, Live, RELOAD_INTERVAL, Reloader, Startup, UpstreamIdentity,
@@ -126,10 +127,7 @@ impl Proxy {
         let revocations = Arc::<Revocations>::default();
         drain.spawn_background(Arc::clone(&revocations).run(live.clone()));
         let inputs = Inputs::new(startup.authorizers, Arc::clone(&revocations), live.clone());
-        let ledger = match &startup.heartbeats {
-            Heartbeats::Passthrough => None,
-            Heartbeats::Coalesce(it) => Some(Arc::new(Ledger::new(it.bounds, it.nodes))),
-        };
+        let ledger = ledger(&startup.heartbeats);
         let caches = Caches::start(
             upstream.clone(),
             live.clone(),
@@ -142,28 +140,16 @@ impl Proxy {
         let passthrough = Passthrough::new(upstream.clone(), assertion, drain.clone());
         let absorber = ledger.map(|ledger| {
             let ways = (caches.clone(), passthrough.clone());
-            Absorber::new(ledger, ways, metrics.heartbeats.clone())
+            Absorber::start(ledger, ways, metrics.heartbeats.clone(), &drain)
         });
-        if let Some(absorber) = &absorber {
-            drain.spawn_background(absorber.clone().run());
-        }
         let seen = (caches.clone(), inputs.clone(), upstream.clone());
         let health = Health::new(seen, absorber.clone(), metrics.clone());
-        drain.spawn_background(admin.serve(AdminOptions {
-            checks: health.checks(),
-            before_scrape: health.before_scrape(),
-            heartbeats: absorber.clone(),
-            registry: Arc::new(registry),
-            drain: drain.clone(),
-        }));
+        serve_probes(admin, (&health, absorber.clone()), registry, &drain);
         drain.spawn_background(tls.clone().watch_files(reload_interval, metrics.clone()));
 
         let limits = Arc::new(ArcSwap::from_pointee(listener_limits(&live.borrow())));
-        drain.spawn(follow_limits(
-            live.clone(),
-            Arc::clone(&limits),
-            drain.clone(),
-        ));
+        let following = follow_limits(live.clone(), Arc::clone(&limits), drain.clone());
+        drain.spawn(following);
         let local = Local::new(inputs, startup.authorizers);
         let options = ListenerOptions {
             tls,
@@ -337,6 +323,29 @@ async fn bind(startup: &Startup) -> anyhow::Result<(Listener, Admin)> {
     let probes = Admin::bind(admin).await;
     let probes = probes.map_err(|error| cannot_listen("admin.address", admin, &error))?;
     Ok((listener, probes))
+}
+
+/// What absorption remembers, if there is to be any.
+fn ledger(heartbeats: &Heartbeats) -> Option<Arc<Ledger>> {
+    match heartbeats {
+        Heartbeats::Passthrough => None,
+        Heartbeats::Coalesce(it) => Some(Arc::new(Ledger::new(it.bounds, it.nodes))),
+    }
+}
+
+fn serve_probes(
+    admin: Admin,
+    (health, absorber): (&Health, Option<Absorber>),
+    registry: Registry,
+    drain: &Drain,
+) {
+    drain.spawn_background(admin.serve(AdminOptions {
+        checks: health.checks(),
+        before_scrape: health.before_scrape(),
+        heartbeats: absorber,
+        registry: Arc::new(registry),
+        drain: drain.clone(),
+    }));
 }
 
 /// What was to be bound, why it cannot be, and what to do about it.

@@ -7,9 +7,7 @@
 //! other direction open.
 
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
-use hyper::{
-    upgrade::{OnUpgrade, Upgraded},
-};
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
 use crate::{
