@@ -2,7 +2,7 @@
 //!
 //! The laws know what kubelets said and what the store had, and nothing of how the crate decides.
 
-mod debts;
+pub(crate) mod debts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,15 @@ use debts::Debts;
 /// A write proves that writes arrive for so long, milliseconds.
 const PROOF: u64 = 5_000;
 
+/// What a kubelet said last is written by an heir within so long, or never, milliseconds.
+pub(crate) const PAYABLE: u64 = 20_000;
+
 #[derive(Debug, Default)]
 pub(crate) struct Laws {
     /// What kubelets said of each lease, by uid.
     said: BTreeMap<u128, BTreeSet<i64>>,
+    /// When it said anything of it last.
+    said_at: BTreeMap<u128, u64>,
     /// What each life of a replica has answered, by uid.
     answered: BTreeMap<(u64, u128), i64>,
     /// When a write of each life of a replica last arrived.
@@ -24,8 +29,9 @@ pub(crate) struct Laws {
 }
 
 impl Laws {
-    pub(crate) fn says(&mut self, uid: u128, renewed: i64) {
+    pub(crate) fn says(&mut self, now: u64, uid: u128, renewed: i64) {
         self.said.entry(uid).or_default().insert(renewed);
+        self.said_at.insert(uid, now);
     }
 
     pub(crate) fn succeeds(&mut self, life: u64, now: u64) {
@@ -87,6 +93,15 @@ impl Laws {
         assert!(
             store.versions[&body.uid].contains(&body.version),
             "the lease had that version"
+        );
+    }
+
+    /// It pays what another one owed.
+    pub(crate) fn pays(&self, now: u64, uid: u128) {
+        let silent = now - self.said_at[&uid];
+        assert!(
+            silent <= PAYABLE,
+            "a kubelet silent for {silent} ms is dead"
         );
     }
 

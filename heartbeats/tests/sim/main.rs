@@ -4,13 +4,15 @@
 //! does what it is asked and loses the answer; kubelets that renew as kubelets do, move between
 //! replicas, use two at once, have their clocks put back and forth, die; leases and Nodes that are
 //! deleted, created anew, edited; replicas that crash with writes on the wire and come back empty.
-//! After every step the laws hold (`laws.rs`).
+//! After every step the laws hold (`laws.rs`), and when the
+//! faults are over the control plane sees what it must (`world/calm.rs`).
 //!
 //! | variable | effect |
 //! |---|---|
 //! | `WATERSHED_HEARTBEATS_SEED=7` | replays one seed, and prints its steps |
 //! | `WATERSHED_HEARTBEATS_SECONDS=60` | runs fresh seeds for that long |
 
+mod controller;
 mod laws;
 mod store;
 mod world;

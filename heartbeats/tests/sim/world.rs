@@ -1,5 +1,6 @@
 //! Replicas, kubelets, and what goes wrong between them.
 
+mod calm;
 mod faults;
 mod kubelet;
 mod replica;
@@ -56,6 +57,9 @@ impl Tally {
             "gone",
             "overtaken",
             "recreated under a write",
+            "lost",
+            "long gap",
+            "found dead",
         ];
         let reached = |what: &str| self.0.contains_key(what);
         reasons.iter().all(|what| reached(what)) && others.iter().all(|what| reached(what))
@@ -96,6 +100,8 @@ pub(crate) struct World {
     flights: Vec<Flight>,
     limits: Limits,
     next_life: u64,
+    /// When a replica crashed last.
+    crashed_at: u64,
     peers_told_at: u64,
     /// Of a hundred writes, how many fail.
     failing: u64,
@@ -124,6 +130,7 @@ impl World {
             flights: Vec::new(),
             limits,
             next_life: 0,
+            crashed_at: 0,
             peers_told_at: 0,
             failing: 0,
             slow: false,
@@ -153,10 +160,7 @@ impl World {
             self.step();
         }
         self.heal();
-        let calm_until = self.now + 150_000;
-        while self.now < calm_until {
-            self.step();
-        }
+        self.calm();
         for kubelet in self.kubelets.iter().filter(|kubelet| kubelet.is_steady()) {
             let lease = self.store.leases.get(&kubelet.name).expect("all is well");
             self.laws.healed(lease);

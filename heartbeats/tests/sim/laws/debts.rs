@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::PAYABLE;
 use crate::store::Store;
 
 /// From when it is noticed to when it is written, milliseconds: a few steps, the pace, a flight.
@@ -20,25 +21,30 @@ pub(crate) struct Debts {
     due: BTreeMap<(u64, u128), Due>,
 }
 
+/// What a replica says to an heir.
 #[derive(Clone, Copy, Debug)]
-struct Told {
-    by: u64,
-    renewed: i64,
-    first: bool,
+pub(crate) struct Told {
+    /// Its life.
+    pub(crate) by: u64,
+    pub(crate) renewed: i64,
+    /// To its first heir.
+    pub(crate) first: bool,
+    /// When the kubelet was last heard.
+    pub(crate) heard_at: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Due {
     renewed: i64,
     by: u64,
+    heard_at: u64,
 }
 
 impl Debts {
     /// An heir hears what the replica of a life owes.
-    pub(crate) fn tells(&mut self, by: u64, heir: u64, first: bool, (uid, renewed): (u128, i64)) {
-        let told = Told { by, renewed, first };
+    pub(crate) fn tells(&mut self, heir: u64, uid: u128, told: Told) {
         let known = self.told.entry((heir, uid)).or_insert(told);
-        if renewed >= known.renewed {
+        if told.renewed >= known.renewed {
             *known = told;
             // Who says the newest answers for it.
             self.due.remove(&(heir, uid));
@@ -50,9 +56,12 @@ impl Debts {
         let theirs = |of: u64, told: &Told| of == heir && told.by == gone;
         for (&(of, uid), told) in self.told.iter().filter(|(key, told)| theirs(key.0, told)) {
             let waits = if told.first { 0 } else { SECOND_WAITS };
+            let (renewed, heard_at) = (told.renewed, told.heard_at);
+            let by = now + FIRST_PAYS + waits;
             let due = Due {
-                renewed: told.renewed,
-                by: now + FIRST_PAYS + waits,
+                renewed,
+                by,
+                heard_at,
             };
             self.due.insert((of, uid), due);
         }
@@ -73,7 +82,9 @@ impl Debts {
         self.due
             .retain(|(_heir, uid), due| there(*uid) && store.latest[uid] < due.renewed);
         let settled = before - self.due.len();
-        self.due.retain(|(heir, _uid), _due| able(*heir));
+        // What could only be paid too late is not to be paid.
+        self.due
+            .retain(|(heir, _uid), due| able(*heir) && due.by <= due.heard_at + PAYABLE);
         for (who, due) in &self.due {
             assert!(now <= due.by, "{who:?} owes {due:?} at {now}");
         }

@@ -41,6 +41,7 @@ impl World {
         let replica = &mut self.replicas[number];
         if std::mem::replace(&mut replica.up, false) {
             replica.unnoticed_until = Some(self.now + silent);
+            self.crashed_at = self.now;
         }
     }
 
@@ -120,7 +121,7 @@ impl World {
         }
         if let Some(lease) = self.store.create(&name, renewed) {
             self.tally.count("recreated under a write");
-            self.laws.says(lease.uid, renewed);
+            self.laws.says(self.now, lease.uid, renewed);
         }
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Kubelet {
     waiting: Option<(u64, u64)>,
     tries: u32,
     requests: u64,
+    /// Renewals that did not arrive since one did.
+    missed: u32,
 }
 
 /// A PUT.
@@ -55,6 +57,7 @@ impl Kubelet {
             waiting: None,
             tries: 0,
             requests: 0,
+            missed: 0,
         }
     }
 
@@ -76,6 +79,17 @@ impl Kubelet {
         Some(number)
     }
 
+    /// The next renewal is lost on its way, unless as many were before it.
+    pub(crate) fn loses(&mut self, at_most: u32, now: u64) -> bool {
+        let may = self.waiting.is_none() && self.base.is_some() && now < self.next_at;
+        let loses = may && self.missed < at_most;
+        if loses {
+            self.missed += 1;
+            self.next_at += 10_200;
+        }
+        loses
+    }
+
     fn failed(&mut self, now: u64) {
         self.waiting = None;
         self.tries += 1;
@@ -84,6 +98,7 @@ impl Kubelet {
             self.tries = 0;
             self.base = None;
             self.next_at = now + 10_000;
+            self.missed += 1;
         }
     }
 }
@@ -125,7 +140,7 @@ impl World {
         kubelet.waiting = Some((kubelet.requests, now));
         let body = Stored { renewed, ..base };
         let number = kubelet.requests;
-        self.laws.says(body.uid, renewed);
+        self.laws.says(now, body.uid, renewed);
         self.receive(
             home,
             Request {
@@ -147,7 +162,7 @@ impl World {
         if kubelet.base.is_some() {
             kubelet.next_at = self.now;
         } else if let Some(lease) = self.store.create(&kubelet.name, renewed) {
-            self.laws.says(lease.uid, renewed);
+            self.laws.says(self.now, lease.uid, renewed);
             kubelet.base = Some(lease);
             kubelet.next_at = self.now + self.rng.u64(10_000..10_400);
         }
@@ -166,7 +181,7 @@ impl World {
             Reply::Lease(lease) => {
                 kubelet.base = Some(lease);
                 kubelet.waiting = None;
-                kubelet.tries = 0;
+                (kubelet.tries, kubelet.missed) = (0, 0);
                 kubelet.next_at = self.now + pause;
             }
             Reply::Conflict => {

@@ -9,6 +9,7 @@ use watershed_heartbeats::{
 };
 
 use super::{Cargo, REPLICAS, Reply, Request, World};
+use crate::laws::debts::Told;
 use crate::store::{Answer, Store, Stored, since_start, uid};
 
 /// A watch that was silent for longer is not believed, milliseconds.
@@ -327,6 +328,7 @@ impl World {
             let bytes = cached.bytes();
             let lease = Lease::read(Encoding::Json, &bytes).expect("a lease");
             if let Ok(body) = debt.body(&lease) {
+                self.laws.pays(self.now, debt.uid.bits());
                 self.launch(number, Cargo::Debt(debt), Stored::parse(&body));
             }
         }
@@ -359,11 +361,14 @@ impl World {
                 let other = &mut self.replicas[others[place]];
                 if other.up {
                     other.estate.hear(peer, heir, debt.clone());
-                    let owed = (debt.uid.bits(), since_start(debt.renew_time));
-                    let first = heir == Heir::First;
-                    self.laws
-                        .debts
-                        .tells(peer.0.into(), other.life, first, owed);
+                    let age = moment.since(debt.heard_at).as_millis();
+                    let told = Told {
+                        by: peer.0.into(),
+                        renewed: since_start(debt.renew_time),
+                        first: heir == Heir::First,
+                        heard_at: self.now - u64::try_from(age).expect("it fits"),
+                    };
+                    self.laws.debts.tells(other.life, debt.uid.bits(), told);
                 }
             }
         }
