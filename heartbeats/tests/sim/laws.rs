@@ -15,6 +15,21 @@ const PROOF: u64 = 5_000;
 /// What a kubelet said last is written by an heir within so long, or never, milliseconds.
 pub(crate) const PAYABLE: u64 = 20_000;
 
+/// A watch that was silent for longer is not believed, milliseconds.
+pub(crate) const FRESH: u64 = 75_000;
+
+/// A replica that answers by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answering {
+    pub(crate) life: u64,
+    /// When its watches told something last.
+    pub(crate) heard_at: u64,
+    /// Others seem to be there.
+    pub(crate) has_peers: bool,
+    /// The uid of the Node, as it knows it.
+    pub(crate) node: Option<u128>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Laws {
     /// What kubelets said of each lease, by uid.
@@ -47,12 +62,15 @@ impl Laws {
     /// A renewal is answered by a replica that has not written it.
     pub(crate) fn absorbs(
         &mut self,
-        (life, now): (u64, u64),
+        now: u64,
+        who: Answering,
         store: &Store,
         (sent, answer): (&Stored, &Stored),
-        node: Option<u128>,
     ) {
-        let uid = answer.uid;
+        let (uid, life, node) = (answer.uid, who.life, who.node);
+        let silent = now - who.heard_at;
+        assert!(silent < FRESH, "its watches told nothing for {silent} ms");
+        assert!(who.has_peers, "alone, nothing is absorbed at 50 s");
         assert_eq!(
             answer.renewed, sent.renewed,
             "the answer says what the kubelet said"
@@ -82,6 +100,17 @@ impl Laws {
             before.is_none_or(|before| before < answer.renewed),
             "time goes on"
         );
+    }
+
+    /// A renewal is answered by a replica because the store has it or a later one.
+    pub(crate) fn confirms(store: &Store, (sent, answer): (&Stored, &Stored)) {
+        let uid = sent.uid;
+        assert_eq!(
+            answer.uid, uid,
+            "an answer is of the lease that was renewed"
+        );
+        assert!(store.versions[&uid].contains(&answer.version));
+        assert!(store.latest[&uid] >= sent.renewed, "the store got as new");
     }
 
     /// A replica sends a write of its own making.

@@ -207,7 +207,12 @@ impl World {
         }
         if self.now - self.peers_told_at >= 1_000 {
             self.peers_told_at = self.now;
-            (0..REPLICAS).for_each(|number| self.tell_peers(number));
+            for number in 0..REPLICAS {
+                if self.replicas[number].up {
+                    self.tell_peers(number);
+                    self.probe(number);
+                }
+            }
         }
         self.check_debts();
     }

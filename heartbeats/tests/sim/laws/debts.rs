@@ -15,6 +15,8 @@ const ANOTHER_TRY: u64 = 5_500;
 
 #[derive(Debug, Default)]
 pub(crate) struct Debts {
+    /// What was said last, by the life of who says it, and the lease.
+    said: BTreeMap<(u64, u128), i64>,
     /// By the life of who heard it, and the lease.
     told: BTreeMap<(u64, u128), Told>,
     /// By the life of who has to pay, and the lease.
@@ -49,6 +51,19 @@ impl Debts {
             // Who says the newest answers for it.
             self.due.remove(&(heir, uid));
         }
+    }
+
+    /// What a replica owes after it told its heirs.
+    pub(crate) fn owes(&self, by: u64, uid: u128, renewed: i64) {
+        let said = self.said.get(&(by, uid));
+        let told = said.is_some_and(|said| *said >= renewed);
+        assert!(told, "{by} told nobody that it owes {renewed} to {uid}");
+    }
+
+    /// A replica says what it owes to whoever may hear it.
+    pub(crate) fn says(&mut self, by: u64, uid: u128, renewed: i64) {
+        let said = self.said.entry((by, uid)).or_insert(renewed);
+        *said = renewed.max(*said);
     }
 
     /// An heir notices that a replica is gone.

@@ -70,7 +70,7 @@ impl World {
         let there = |replica: &&Replica| replica.seems_up();
         let up = self.replicas.iter().filter(there).count();
         for replica in self.replicas.iter_mut().filter(|replica| replica.up) {
-            replica.has_peers(up > 1);
+            replica.set_peers(up > 1);
         }
     }
 

@@ -10,10 +10,8 @@ use watershed_heartbeats::{
 
 use super::{Cargo, REPLICAS, Reply, Request, World};
 use crate::laws::debts::Told;
+use crate::laws::{Answering, FRESH, Laws, PAYABLE};
 use crate::store::{Answer, Store, Stored, since_start, uid};
-
-/// A watch that was silent for longer is not believed, milliseconds.
-const FRESH: u64 = 75_000;
 
 pub(crate) struct Replica {
     /// Another one after each crash.
@@ -32,6 +30,7 @@ pub(crate) struct Replica {
     leases_at: usize,
     nodes_at: usize,
     heard_at: u64,
+    has_peers: bool,
     parked: BTreeMap<Ticket, Request>,
 }
 
@@ -57,6 +56,7 @@ impl Replica {
             leases_at: store.lease_events.len(),
             nodes_at: store.node_events.len(),
             heard_at: now,
+            has_peers: false,
             parked: BTreeMap::new(),
         }
     }
@@ -85,7 +85,8 @@ impl Replica {
     }
 
     /// Another replica is gone, or came: `any` says whether one is there.
-    pub(crate) fn has_peers(&mut self, any: bool) {
+    pub(crate) fn set_peers(&mut self, any: bool) {
+        self.has_peers = any;
         self.beats.set_replicated(any);
         self.beats.tell_all();
     }
@@ -160,14 +161,19 @@ impl World {
             fresh: self.now - replica.heard_at < FRESH,
         };
         let decision = replica.beats.decide(moment, &asked);
-        let life = replica.life;
+        let who = Answering {
+            life: replica.life,
+            heard_at: replica.heard_at,
+            has_peers: replica.has_peers,
+            node,
+        };
         self.count(&decision);
         self.note(format!("r{number} {decision:?} {:?}", request.body));
         match decision {
             Decision::Absorb => {
                 let answer = Stored::parse(&lease.renewed(renewal.renew_time));
                 let both = (&request.body, &answer);
-                self.laws.absorbs((life, self.now), &self.store, both, node);
+                self.laws.absorbs(self.now, who, &self.store, both);
                 self.reply(&request, Reply::Lease(answer));
             }
             Decision::Write(write) => self.send(number, write, request, Some(cached)),
@@ -253,6 +259,7 @@ impl World {
             }
             After::Absorb => {
                 let lease = lease.expect("it was read");
+                Laws::confirms(&self.store, (&request.body, &lease));
                 self.reply(&request, Reply::Lease(lease));
             }
             After::Forward => self.forward(number, &request),
@@ -272,7 +279,10 @@ impl World {
             match turn {
                 Turn::Write(write) => self.send(number, write, request, cached),
                 Turn::Absorb => match cached {
-                    Some(lease) => self.reply(&request, Reply::Lease(lease)),
+                    Some(lease) => {
+                        Laws::confirms(&self.store, (&request.body, &lease));
+                        self.reply(&request, Reply::Lease(lease));
+                    }
                     None => self.forward(number, &request),
                 },
                 Turn::Forward => self.forward(number, &request),
@@ -334,44 +344,54 @@ impl World {
         }
     }
 
-    /// Once a second: tells peers, asks for a proof.
+    /// Once a second: tells heirs what is owed.
     pub(super) fn tell_peers(&mut self, number: usize) {
         let moment = self.moment();
-        if !self.replicas[number].up {
-            return;
-        }
-        let owed: Vec<_> = self.replicas[number].beats.owed().collect();
-        for debt in owed {
-            self.laws
-                .owes(debt.uid.bits(), since_start(debt.renew_time));
-        }
         let others: Vec<_> = (0..REPLICAS)
             .filter(|other| *other != number && self.replicas[*other].seems_up())
             .collect();
         let heirs = Heirs::new(others.iter().map(|other| NAMES[*other]));
-        let peer = self.replicas[number].peer();
+        let life = self.replicas[number].life;
         for debt in self.replicas[number].beats.changes(100) {
-            self.laws
-                .owes(debt.uid.bits(), since_start(debt.renew_time));
+            let (uid, renewed) = (debt.uid.bits(), since_start(debt.renew_time));
+            self.laws.owes(uid, renewed);
+            self.laws.debts.says(life, uid, renewed);
             for (heir, place) in Heir::ALL.into_iter().zip(heirs.of(&debt.node)) {
                 let lost = self.rng.u8(0..100) < 5;
-                let Some(place) = place.filter(|_| !lost) else {
-                    continue;
-                };
-                let other = &mut self.replicas[others[place]];
-                if other.up {
-                    other.estate.hear(peer, heir, debt.clone());
-                    let age = moment.since(debt.heard_at).as_millis();
-                    let told = Told {
-                        by: peer.0.into(),
-                        renewed: since_start(debt.renew_time),
-                        first: heir == Heir::First,
-                        heard_at: self.now - u64::try_from(age).expect("it fits"),
-                    };
-                    self.laws.debts.tells(other.life, debt.uid.bits(), told);
+                if let Some(place) = place.filter(|_| !lost) {
+                    self.tell(number, others[place], heir, &debt);
                 }
             }
         }
+        for debt in self.replicas[number].beats.owed() {
+            let (uid, renewed) = (debt.uid.bits(), since_start(debt.renew_time));
+            self.laws.owes(uid, renewed);
+            let silent = moment.since(debt.heard_at) >= Duration::from_millis(PAYABLE);
+            if !others.is_empty() && !silent {
+                self.laws.debts.owes(life, uid, renewed);
+            }
+        }
+    }
+
+    fn tell(&mut self, number: usize, other: usize, heir: Heir, debt: &Debt) {
+        let (peer, moment) = (self.replicas[number].peer(), self.moment());
+        let other = &mut self.replicas[other];
+        if other.up {
+            other.estate.hear(peer, heir, debt.clone());
+            let age = moment.since(debt.heard_at).as_millis();
+            let told = Told {
+                by: peer.0.into(),
+                renewed: since_start(debt.renew_time),
+                first: heir == Heir::First,
+                heard_at: self.now - u64::try_from(age).expect("it fits"),
+            };
+            self.laws.debts.tells(other.life, debt.uid.bits(), told);
+        }
+    }
+
+    /// Once a second: asks for a proof, if none came.
+    pub(super) fn probe(&mut self, number: usize) {
+        let moment = self.moment();
         let replica = &mut self.replicas[number];
         if replica.beats.wants_probe(moment) {
             let arrives = !replica.cut && self.rng.u64(0..100) >= self.failing;
