@@ -24,7 +24,12 @@ pub(crate) enum Change {
     /// The key was free before.
     Created { new: Arc<Object> },
     /// One version replaced another.
-    Updated { old: Arc<Object>, new: Arc<Object> },
+    Updated {
+        old: Arc<Object>,
+        new: Arc<Object>,
+        /// Whether it says no more than that a kubelet is alive.
+        is_heartbeat: bool,
+    },
     /// The key is free now; `last` is the body the apiserver sent, carrying the version of the
     /// deletion.
     Removed { old: Arc<Object>, last: Arc<Object> },
@@ -72,6 +77,14 @@ impl Event {
         }
     }
 
+    /// Whether it says no more than that a kubelet is alive.
+    pub(crate) fn is_heartbeat(&self) -> bool {
+        match self.change {
+            Change::Updated { is_heartbeat, .. } => is_heartbeat,
+            Change::Created { .. } | Change::Removed { .. } => false,
+        }
+    }
+
     /// When the upstream delivered it.
     pub(crate) fn arrived(&self) -> Instant {
         self.arrived
@@ -94,7 +107,7 @@ impl Event {
     pub(crate) fn keys(&self, trigger: Option<usize>, mut visit: impl FnMut(KeyRef<'_>)) {
         let (old, new) = match &self.change {
             Change::Created { new } => (None, new),
-            Change::Updated { old, new } => (Some(old), new),
+            Change::Updated { old, new, .. } => (Some(old), new),
             Change::Removed { old, .. } => (None, old),
         };
         visit(KeyRef::Name(new.key()));
@@ -115,7 +128,7 @@ impl Event {
     pub(crate) fn transition(&self, pass: impl Fn(&Object) -> bool) -> Transition {
         match &self.change {
             Change::Created { new } if pass(new) => Transition::Added,
-            Change::Updated { old, new } => match (pass(old), pass(new)) {
+            Change::Updated { old, new, .. } => match (pass(old), pass(new)) {
                 (true, true) => Transition::Modified,
                 (false, true) => Transition::Added,
                 (true, false) => Transition::Deleted,
@@ -169,6 +182,7 @@ mod tests {
         event(Change::Updated {
             old: Arc::new(pod(old, 7)),
             new: Arc::new(pod(new, 9)),
+            is_heartbeat: false,
         })
     }
 

@@ -192,6 +192,11 @@ impl Object {
         &self.bytes
     }
 
+    /// Where the bytes say the resource version; of JSON with its quotes.
+    pub(crate) fn resource_version_at(&self) -> Range<usize> {
+        self.resource_version_at.range()
+    }
+
     /// Whether it is a custom resource, so that its JSON has sorted keys.
     pub(crate) fn is_custom(&self) -> bool {
         self.custom

@@ -191,6 +191,7 @@ mod tests {
         let change = Change::Updated {
             old: Arc::new(pod(old, 7)),
             new: Arc::new(pod(new, version)),
+            is_heartbeat: false,
         };
         Arc::new(Event::new(rv(version), change))
     }

@@ -145,6 +145,11 @@ impl View {
         }
     }
 
+    /// Heartbeats are nothing to who sits here.
+    pub(crate) fn quieten(&mut self, seat: Seat) {
+        self.watchers.quieten(seat.slot);
+    }
+
     /// Whether the time set for a seat has come and was noticed.
     pub(crate) fn is_due(&self, seat: Seat) -> bool {
         self.watchers.is_due(seat.slot)

@@ -71,6 +71,9 @@ pub struct Options {
     pub consistent_waiters: usize,
     /// The threads watches are opened on (none: the writer wakes every watch itself).
     pub workers: Workers,
+    /// Whether events that say no more than that a kubelet is alive are told apart, for watches that
+    /// do without them (no). Of use for Nodes only.
+    pub heartbeats: bool,
     /// Who is told of every change before readers are (nobody).
     pub observer: Option<Arc<dyn Observer>>,
 }
@@ -83,6 +86,7 @@ impl Default for Options {
             history_age: Duration::from_secs(300),
             consistent_waiters: 250_000,
             workers: Workers::inline(),
+            heartbeats: false,
             observer: None,
         }
     }
@@ -137,6 +141,10 @@ impl Shared {
 
     pub(crate) fn observer(&self) -> Option<&dyn Observer> {
         self.options.observer.as_deref()
+    }
+
+    pub(crate) fn tells_heartbeats(&self) -> bool {
+        self.options.heartbeats
     }
 
     /// The lane of this thread.

@@ -89,6 +89,8 @@ pub struct Watcher {
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether it has been dry once: what comes from now on is news.
     is_live: bool,
+    /// Whether heartbeats are nothing to this client.
+    is_quiet: bool,
     /// See [`Watcher::take_arrival`].
     arrived: Option<Instant>,
 }
@@ -155,6 +157,7 @@ impl Watcher {
             deadline,
             timer: None,
             is_live: false,
+            is_quiet: false,
             arrived: None,
         };
         watcher.lane.view().set_due(seat, watcher.due());
@@ -173,6 +176,19 @@ impl Watcher {
             self.shared.encoding
         );
         self.form = form;
+        self
+    }
+
+    /// The same watch without events that say no more than that a kubelet is alive, as far as the
+    /// cache was opened to tell them apart. What comes of a Node then may be older than what a GET
+    /// brings, by nothing but heartbeats, and only bookmarks bring its version: for clients that
+    /// asked for them.
+    #[must_use]
+    pub fn without_heartbeats(mut self) -> Self {
+        self.is_quiet = true;
+        if let Some(seat) = self.seat {
+            self.lane.view().quieten(seat);
+        }
         self
     }
 
@@ -299,6 +315,7 @@ impl Watcher {
         Taste {
             selection: self.selection.as_deref(),
             start: self.start,
+            is_quiet: self.is_quiet,
         }
     }
 
@@ -429,11 +446,14 @@ impl Drop for Watcher {
 struct Taste<'a> {
     selection: Option<&'a Selection>,
     start: ResourceVersion,
+    is_quiet: bool,
 }
 
 impl Taste<'_> {
     fn transition(self, event: &Event) -> Transition {
-        if event.resource_version() <= self.start {
+        // A heartbeat changes nothing that is selected by, so nothing enters or leaves by it.
+        let is_nothing = self.is_quiet && event.is_heartbeat();
+        if event.resource_version() <= self.start || is_nothing {
             return Transition::Nothing;
         }
         event.transition(|object| self.selection.is_none_or(|it| it.matches(object)))

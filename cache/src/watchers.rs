@@ -61,6 +61,8 @@ struct Slot {
     previous: SlotId,
     /// When its watcher has something to do besides reading.
     due: Tick,
+    /// Whether heartbeats are nothing to its watcher.
+    is_quiet: bool,
 }
 
 /// What is known under one key.
@@ -108,6 +110,7 @@ impl Watchers {
             next,
             previous: NONE,
             due: NEVER,
+            is_quiet: false,
         };
         let id = match self.free_slots.pop() {
             Some(id) => {
@@ -156,6 +159,7 @@ impl Watchers {
             next: NONE,
             previous: NONE,
             due: NEVER,
+            is_quiet: false,
         };
         let Slot { next, previous, .. } = std::mem::replace(&mut self.slots[id as usize], freed);
         self.free_slots.push(id);
@@ -234,7 +238,8 @@ impl Watchers {
         wake: &mut Vec<Waker>,
     ) {
         let trigger = self.trigger;
-        self.mark_entry(EVERYTHING, sequence, wake);
+        let is_heartbeat = event.is_heartbeat();
+        self.mark_entry(EVERYTHING, (sequence, is_heartbeat), wake);
         event.keys(trigger, |key| {
             if let Some(&entry) = self.index.find(key) {
                 let recent = &mut self.entries[entry as usize].recent;
@@ -242,16 +247,21 @@ impl Watchers {
                     recent.pop_front();
                 }
                 recent.push_back(sequence);
-                self.mark_entry(entry, sequence, wake);
+                self.mark_entry(entry, (sequence, is_heartbeat), wake);
             }
         });
     }
 
-    fn mark_entry(&mut self, entry: EntryId, sequence: Sequence, wake: &mut Vec<Waker>) {
+    fn mark_entry(
+        &mut self,
+        entry: EntryId,
+        (sequence, is_heartbeat): (Sequence, bool),
+        wake: &mut Vec<Waker>,
+    ) {
         let mut next = self.entries[entry as usize].head;
         while next != NONE {
             let slot = &mut self.slots[next as usize];
-            if slot.unread == DRY {
+            if slot.unread == DRY && !(is_heartbeat && slot.is_quiet) {
                 slot.unread = sequence;
                 wake.extend(slot.waker.take());
             }
@@ -261,6 +271,11 @@ impl Watchers {
                 self.visited += 1;
             }
         }
+    }
+
+    /// Heartbeats are not marked for a watcher from now on, unless it has something to read anyway.
+    pub(crate) fn quieten(&mut self, id: SlotId) {
+        self.slots[id as usize].is_quiet = true;
     }
 
     /// Whether the time of a watcher has come.

@@ -317,6 +317,7 @@ mod tests {
             Change::Updated {
                 old,
                 new: Arc::new(pod("a/m @n9", 16)),
+                is_heartbeat: false,
             },
         );
         let cases = [

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use crate::encoding::{BookmarkTemplate, EventType};
+use crate::encoding::{BookmarkTemplate, EventType, is_heartbeat};
 use crate::error::OverBudget;
 use crate::event::{Change, Event};
 use crate::history::History;
@@ -151,7 +151,11 @@ impl Writer {
             }
             (EventType::Added | EventType::Modified, _) => {
                 match store.insert(Arc::clone(&object)) {
-                    Some(old) => Change::Updated { old, new: object },
+                    Some(old) => Change::Updated {
+                        is_heartbeat: self.shared.tells_heartbeats() && is_heartbeat(&old, &object),
+                        old,
+                        new: object,
+                    },
                     None => Change::Created { new: object },
                 }
             }

@@ -7,6 +7,7 @@ use super::*;
 
 mod bookmarks;
 mod forms;
+mod heartbeats;
 mod wakeups;
 
 /// The next item after waiting for it, as lines.

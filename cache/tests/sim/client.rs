@@ -44,6 +44,8 @@ pub(crate) struct Met {
     pub(crate) overtaken: usize,
     pub(crate) expired: usize,
     pub(crate) slept: usize,
+    /// Heartbeats somebody was not told of.
+    pub(crate) spared: usize,
 }
 
 /// How a watch is to begin.
@@ -60,7 +62,7 @@ pub(crate) enum Begin {
 }
 
 pub(crate) struct Client {
-    pub(crate) wanted: &'static Wanted,
+    pub(crate) wanted: Wanted,
     /// Which worker its watches live on; none of them when there are fewer.
     pub(crate) worker: usize,
     open: Option<Open>,
@@ -113,7 +115,7 @@ impl Wake for Woken {
 }
 
 impl Client {
-    pub(crate) const fn new(wanted: &'static Wanted, worker: usize) -> Self {
+    pub(crate) const fn new(wanted: Wanted, worker: usize) -> Self {
         Self {
             wanted,
             worker,
@@ -130,7 +132,7 @@ impl Client {
     /// here nor at an apiserver: the rest of them would be lost.
     pub(crate) fn resumes_from(&self, history: &History) -> Option<u64> {
         let (version, view) = self.resume.as_ref()?;
-        let expected = history.view(history.position(*version), self.wanted);
+        let expected = history.view(history.position(*version), &self.wanted);
         (*view == expected).then_some(*version)
     }
 
@@ -153,6 +155,7 @@ impl Client {
         let opened = cache.watch(selection, begin.start(), bookmarks, deadline);
         let floor = cache.stats().oldest.get();
         let watcher = match opened {
+            Ok(watcher) if self.wanted.is_quiet => watcher.without_heartbeats(),
             Ok(watcher) => watcher,
             Err(CacheError::NotReady) => {
                 assert!(!cache.is_ready(), "a ready cache opens watches");
@@ -180,14 +183,14 @@ impl Client {
             start: version,
             next: position,
             walked: position.min(cached.position),
-            view: (version <= history.version).then(|| history.view(position, self.wanted)),
+            view: (version <= history.version).then(|| history.view(position, &self.wanted)),
             version,
             life: (cached.life, cache.stats().relists),
             told: Told::now(cached),
             is_on_worker: workers.get(self.worker).is_some(),
         };
         if let Begin::Initial { end_bookmark, .. } = begin {
-            open.expect_state(history, self.wanted);
+            open.expect_state(history, &self.wanted);
             open.end_bookmark = end_bookmark.then_some(version);
         }
         self.resume = None;
@@ -226,7 +229,7 @@ impl Client {
         );
         let unheard = (open.next..open.told.position).find(|&position| {
             history.log[position].version > open.start
-                && history.frame(position, self.wanted).is_some()
+                && history.frame(position, &self.wanted).is_some()
         });
         assert_eq!(unheard, None, "{:?} sleeps through a write", self.wanted);
     }
@@ -258,7 +261,7 @@ impl Client {
                     assert!(open.initial.is_empty() && open.end_bookmark.is_none());
                     let told = open.told.position;
                     if open.told.life == open.life {
-                        open.catch_up((cached, told), history, self.wanted);
+                        open.catch_up((cached, told), history, &self.wanted);
                     }
                     open.walked = open.walked.max(told);
                     return true;
@@ -275,7 +278,7 @@ impl Client {
                     while !rest.is_empty() {
                         let length = frame_length(history.form, rest);
                         let (frame, after) = rest.split_at(length);
-                        open.take(frame, (cached, history), self.wanted, met);
+                        open.take(frame, (cached, history), &self.wanted, met);
                         rest = after;
                     }
                 }
@@ -290,9 +293,9 @@ impl Client {
             let is_complete = open.initial.is_empty() && open.end_bookmark.is_none();
             let start = history.position(open.start);
             let seen = open.told.position.max(open.next).max(start);
-            let expected = history.view(seen, self.wanted);
+            let expected = history.view(seen, &self.wanted);
             let view = open.view.clone();
-            let view = view.unwrap_or_else(|| history.view(start, self.wanted));
+            let view = view.unwrap_or_else(|| history.view(start, &self.wanted));
             is_complete && view == expected
         })
     }
@@ -347,7 +350,7 @@ impl Open {
     fn expect_state(&mut self, history: &History, wanted: &Wanted) {
         let added = history.selected(self.next, wanted).map(|thing| {
             let frame = history.form.event("ADDED", thing.own(history.form));
-            (thing.key(), thing.version, frame)
+            (thing.key(), thing.seen_at(wanted), frame)
         });
         self.initial = added.collect();
         self.view = Some(View::new());
@@ -392,7 +395,7 @@ impl Open {
             self.version = own;
             met.bookmarks += 1;
         } else {
-            self.take_event(frame, (cached, history), wanted);
+            self.take_event(frame, (cached, history), wanted, met);
             met.events += 1;
         }
     }
@@ -402,6 +405,7 @@ impl Open {
         frame: &[u8],
         (cached, history): (Cached<'_>, &History),
         wanted: &Wanted,
+        met: &mut Met,
     ) {
         self.skip_to_start(history, wanted);
         // Until its worker is told, a watch goes on with what came before the end.
@@ -418,6 +422,7 @@ impl Open {
         assert_same(frame, &expected, "an event");
         let version = history.log[position].version;
         assert!(version >= self.version, "{version} after {}", self.version);
+        met.spared += history.spared(self.next..position, wanted);
         (self.version, self.next, self.walked) = (version, position + 1, position + 1);
         let view = self.view.as_mut().expect("known once it began");
         assert!(effect.fold(view), "the event fits the view");

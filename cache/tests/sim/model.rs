@@ -38,6 +38,27 @@ pub(crate) struct History {
     uid: u64,
 }
 
+impl Write {
+    /// Whether it said no more than that a kubelet is alive.
+    pub(crate) fn is_heartbeat(&self) -> bool {
+        match (&self.old, &self.new) {
+            (Some(old), Some(new)) => old.content == new.content,
+            _ => false,
+        }
+    }
+}
+
+impl Thing {
+    /// What version of it somebody knows who is told of all that is for him.
+    pub(crate) fn seen_at(&self, wanted: &Wanted) -> u64 {
+        if wanted.is_quiet {
+            self.content
+        } else {
+            self.version
+        }
+    }
+}
+
 impl History {
     pub(crate) fn new(form: Form, note_max: usize) -> Self {
         Self {
@@ -72,10 +93,11 @@ impl History {
         last.min(before + 1)..=last
     }
 
-    /// What a selection sees after so many writes.
+    /// What a selection sees after so many writes; for who does without heartbeats, the version of
+    /// the last write that was more than one.
     pub(crate) fn view(&self, position: usize, wanted: &Wanted) -> View {
         self.selected(position, wanted)
-            .map(|thing| (thing.key(), thing.version))
+            .map(|thing| (thing.key(), thing.seen_at(wanted)))
             .collect()
     }
 
@@ -92,6 +114,9 @@ impl History {
     /// The frame a selection gets for the write at `position`, if any, and what it does to a view.
     pub(crate) fn frame(&self, position: usize, wanted: &Wanted) -> Option<(Vec<u8>, Effect)> {
         let Write { version, old, new } = &self.log[position];
+        if wanted.is_quiet && self.log[position].is_heartbeat() {
+            return None;
+        }
         let passes = |thing: &&Arc<Thing>| wanted.selects(thing);
         let seen = old.as_ref().filter(passes);
         let (event_type, object, effect) = match (seen, new.as_ref().filter(passes)) {
@@ -102,6 +127,15 @@ impl History {
         };
         let object = object.object(self.form, *version);
         Some((self.form.event(event_type, &object), effect))
+    }
+
+    /// How many of these writes somebody is not told of because they are heartbeats.
+    pub(crate) fn spared(&self, range: std::ops::Range<usize>, wanted: &Wanted) -> usize {
+        let is_spared = |write: &&Write| {
+            let is_wanted = write.new.as_ref().is_some_and(|new| wanted.selects(new));
+            wanted.is_quiet && write.is_heartbeat() && is_wanted
+        };
+        self.log[range].iter().filter(is_spared).count()
     }
 
     /// Creates, changes or deletes some object.
@@ -135,6 +169,29 @@ impl History {
         }
     }
 
+    /// The kubelet of some object says that it is alive.
+    pub(crate) fn beat(&mut self, rng: &mut fastrand::Rng) {
+        let Some(old) = self.some(rng) else { return };
+        self.version += rng.u64(1..4);
+        let number = old.name[1..].parse().expect("pN");
+        // The first is the first of its manager; and in protobuf a longer version changes the
+        // lengths around it, which nobody looks through.
+        let digits = |version: u64| version.to_string().len();
+        let is_longer = digits(old.version) < digits(self.version);
+        let is_more = old.beats == 0 || (is_longer && self.form == Form::Protobuf);
+        let new = Thing {
+            name: old.name.clone(),
+            labels: old.labels.clone(),
+            note: old.note.clone(),
+            beats: old.beats + 1,
+            content: if is_more { self.version } else { old.content },
+            version: self.version,
+            own: std::sync::OnceLock::new(),
+            ..*old
+        };
+        self.push((old.namespace, number), Some(new));
+    }
+
     fn newest(&self) -> &State {
         self.states.last().expect("there is the empty one")
     }
@@ -148,6 +205,7 @@ impl History {
     fn invent(&mut self, (namespace, name): (&'static str, u8), rng: &mut fastrand::Rng) -> Thing {
         let name = format!("p{name}");
         let old = self.newest().get(&format!("{namespace}/{name}"));
+        let beats = old.map_or(0, |old| old.beats);
         let uid = old.map_or(self.uid + 1, |old| old.uid);
         self.uid = self.uid.max(uid);
         let values = [
@@ -166,6 +224,8 @@ impl History {
             phase: ["Pending", "Running", "Failed", ""][rng.usize(..4)],
             labels,
             note: format!("{quote}{}", "x".repeat(rng.usize(..=self.note_max))),
+            beats,
+            content: self.version,
             version: self.version,
             own: std::sync::OnceLock::new(),
         }

@@ -60,6 +60,7 @@ impl Tally {
         self.met.overtaken += met.overtaken;
         self.met.expired += met.expired;
         self.met.slept += met.slept;
+        self.met.spared += met.spared;
         self.proven += other.proven;
         self.unproven += other.unproven;
         self.waited += other.waited;
@@ -83,9 +84,10 @@ impl Tally {
             overtaken,
             expired,
             slept,
+            spared,
         } = self.met;
         let of_clients = [
-            events, bookmarks, initial, replaced, overtaken, expired, slept,
+            events, bookmarks, initial, replaced, overtaken, expired, slept, spared,
         ];
         of_clients.iter().all(|&count| count > 20)
             && [
@@ -139,6 +141,8 @@ pub(crate) struct Limits {
     page_size: usize,
     /// Threads that watches live on, besides the writer's.
     workers: usize,
+    /// Whether kubelets say that they are alive, and some clients do without.
+    pub(crate) has_heartbeats: bool,
     seed: u64,
 }
 
@@ -159,6 +163,7 @@ impl Limits {
             batch_bytes: (64 << 10) + 30 * object,
             page_size: rng.usize(2..7),
             workers: [0, 2, 3, 4][rng.usize(..4)],
+            has_heartbeats: seed.is_multiple_of(3),
             seed,
         }
     }
@@ -175,6 +180,7 @@ impl Limits {
             history_bytes: self.history_bytes,
             history_age: self.history_age,
             workers: workers.clone(),
+            heartbeats: self.has_heartbeats,
             ..Options::default()
         };
         let resource = self.form.resource();
@@ -248,7 +254,10 @@ impl Sim {
         let (cache, reflector, told) = limits.open(&world, &workers);
         let mut rng = fastrand::Rng::with_seed(seed);
         let first = rng.usize(..WANTED.len());
-        let wanted = (0..CLIENTS).map(|n| &WANTED[(first + n) % WANTED.len()]);
+        let wanted = (0..CLIENTS).map(|n| {
+            let is_quiet = limits.has_heartbeats && n % 2 == 0;
+            WANTED[(first + n) % WANTED.len()].or_quiet(is_quiet)
+        });
         // Some are of no worker.
         let mut client = |wanted| Client::new(wanted, rng.usize(..=limits.workers));
         let sim = Self {

@@ -91,6 +91,9 @@ impl Sim {
     }
 
     fn write(&mut self, world: &mut World) {
+        if self.limits.has_heartbeats && self.rng.bool() {
+            return world.history.beat(&mut self.rng);
+        }
         match self.rng.u8(..16) {
             0 => world.history.expire(&mut self.rng),
             1 => world.history.recreate(&mut self.rng),
@@ -123,7 +126,8 @@ impl Sim {
         let world = world.lock();
         let place = self.rng.usize(..self.clients.len());
         let lasts = Duration::from_secs(self.rng.u64(1..200));
-        let bookmarks = self.rng.u8(..5) > 0;
+        // Who does without heartbeats has nothing but bookmarks to know versions by.
+        let bookmarks = self.rng.u8(..5) > 0 || self.clients[place].wanted.is_quiet;
         if self.clients[place].is_open() {
             return;
         }

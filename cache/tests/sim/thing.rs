@@ -31,6 +31,10 @@ pub(crate) struct Thing {
     pub(crate) phase: &'static str,
     pub(crate) labels: BTreeMap<&'static str, &'static str>,
     pub(crate) note: String,
+    /// How often its kubelet said that it is alive, and nothing else; it says so in none at first.
+    pub(crate) beats: u64,
+    /// The version of the last write that was more than that.
+    pub(crate) content: u64,
     pub(crate) version: u64,
     /// The object at its own version, written once.
     pub(crate) own: OnceLock<Vec<u8>>,
@@ -299,9 +303,30 @@ impl Thing {
         } else {
             format!("\"phase\":\"{}\"", self.phase)
         };
+        let [written, mut beaten] = self.beats_json();
+        if !phase.is_empty() && !beaten.is_empty() {
+            beaten.insert(0, ',');
+        }
         format!(
-            r#""metadata":{{"name":"{name}","namespace":"{namespace}","uid":"u-{uid}","resourceVersion":"{version}"{labels},"annotations":{{"note":{note}}}}},"spec":{{"containers":[]{node}}},"status":{{{phase}}}}}"#
+            r#""metadata":{{"name":"{name}","namespace":"{namespace}","uid":"u-{uid}","resourceVersion":"{version}"{labels},"annotations":{{"note":{note}}}{written}}},"spec":{{"containers":[]{node}}},"status":{{{phase}{beaten}}}}}"#
         )
+    }
+
+    /// When it was last written, and when its kubelet last said that it is alive; nothing, if it
+    /// never did.
+    fn beats_json(&self) -> [String; 2] {
+        let Some(time) = self.beaten_at() else {
+            return Default::default();
+        };
+        [
+            format!(r#","managedFields":[{{"manager":"kubelet","time":"{time}"}}]"#),
+            format!(r#""conditions":[{{"type":"Ready","lastHeartbeatTime":"{time}"}}]"#),
+        ]
+    }
+
+    fn beaten_at(&self) -> Option<String> {
+        let (minute, second) = (self.beats / 60 % 60, self.beats % 60);
+        (self.beats > 0).then(|| format!("2026-01-01T00:{minute:02}:{second:02}Z"))
     }
 
     fn labels_json(&self) -> String {
@@ -324,8 +349,13 @@ impl Thing {
         } = self;
         let labels = self.labels_json();
         let note = serde_json::Value::from(self.note.as_str());
+        let [mut written, mut beaten] = self.beats_json();
+        if !beaten.is_empty() {
+            written = format!("{},", &written[1..]);
+            beaten.push(',');
+        }
         format!(
-            r#"{{"apiVersion":"example.com/v1","kind":"Boat","metadata":{{"annotations":{{"note":{note}}},"labels":{{{labels}}},"name":"{name}","namespace":"{namespace}","resourceVersion":"{version}","uid":"u-{uid}"}},"spec":{{"node":"{node}"}},"status":{{"phase":"{phase}"}}}}"#
+            r#"{{"apiVersion":"example.com/v1","kind":"Boat","metadata":{{"annotations":{{"note":{note}}},"labels":{{{labels}}},{written}"name":"{name}","namespace":"{namespace}","resourceVersion":"{version}","uid":"u-{uid}"}},"spec":{{"node":"{node}"}},"status":{{{beaten}"phase":"{phase}"}}}}"#
         )
     }
 
@@ -339,7 +369,12 @@ impl Thing {
         }
         meta.extend(entry(12, "note", &self.note));
         let spec = [field(5, b""), field(10, self.node.as_bytes())].concat();
-        let status = field(1, self.phase.as_bytes());
+        let mut status = field(1, self.phase.as_bytes());
+        if self.beats > 0 {
+            let time = [8, 0x80 | (self.beats & 0x7f) as u8, 1, 16, 0];
+            meta.extend(field_17(&[field(1, b"kubelet"), field(4, &time)].concat()));
+            status.extend(field(4, &[field(1, b"Ready"), field(3, &time)].concat()));
+        }
         [field(1, &meta), field(2, &spec), field(3, &status)].concat()
     }
 }
@@ -367,6 +402,14 @@ fn envelope(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
 fn entry(number: u8, key: &str, value: &str) -> Vec<u8> {
     let pair = [field(1, key.as_bytes()), field(2, value.as_bytes())].concat();
     field(number, &pair)
+}
+
+/// A length-delimited field whose number takes two bytes.
+fn field_17(payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x8a, 1];
+    varint(&mut out, payload.len() as u64);
+    out.extend_from_slice(payload);
+    out
 }
 
 /// A length-delimited field.

@@ -6,8 +6,10 @@ use watershed_cache::{Resource, Selection};
 use crate::thing::{Form, Thing};
 
 /// One selection.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
+    /// Whether heartbeats are nothing to who asks.
+    pub(crate) is_quiet: bool,
     namespace: Option<&'static str>,
     name: Option<&'static str>,
     fields: &'static [(Field, Is, &'static str)],
@@ -45,6 +47,7 @@ use Is::{Equal, Other};
 use Term::{Above, Absent, Below, Equals, Exists, In, NotEquals, NotIn};
 
 const ALL: Wanted = Wanted {
+    is_quiet: false,
     namespace: None,
     name: None,
     fields: &[],
@@ -125,6 +128,11 @@ pub(crate) const WANTED: [Wanted; 29] = [
 ];
 
 impl Wanted {
+    /// The same by somebody who may do without heartbeats.
+    pub(crate) const fn or_quiet(self, is_quiet: bool) -> Self {
+        Self { is_quiet, ..self }
+    }
+
     pub(crate) fn selects(&self, thing: &Thing) -> bool {
         self.namespace
             .is_none_or(|wanted| wanted == thing.namespace)

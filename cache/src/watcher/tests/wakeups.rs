@@ -15,18 +15,21 @@ impl Wake for CountWakes {
     }
 }
 
+/// Parks a watch that has nothing to say; how often it is woken from then on.
+pub(super) fn wakes(mut watcher: Watcher) -> (impl Fn() -> usize, Watcher) {
+    let counter = Arc::new(CountWakes::default());
+    let waker = Waker::from(Arc::clone(&counter));
+    let polled = watcher.poll_next_unpin(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    (move || counter.0.load(Ordering::Relaxed), watcher)
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_event_wakes_only_those_who_may_care_and_once() {
     let (mut writer, cache) = cache_of(10, &[("a/x @n1", 5)]);
     let wakes_of = |what: &str| {
-        let (counter, mut watcher) = (Arc::new(CountWakes::default()), cache.watch_after(what, 10));
-        let waker = Waker::from(Arc::clone(&counter));
-        assert!(
-            watcher
-                .poll_next_unpin(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
-        (what.to_owned(), counter, watcher)
+        let (count, watcher) = wakes(cache.watch_after(what, 10));
+        (what.to_owned(), count, watcher)
     };
     let watches = [
         "",
@@ -41,13 +44,9 @@ async fn an_event_wakes_only_those_who_may_care_and_once() {
     let watches = watches.map(wakes_of);
     writer.put("a/x @n2", 11);
     writer.put("a/x @n2", 12);
-    for (what, counter, _watcher) in &watches {
+    for (what, count, _watcher) in &watches {
         let cares = !["ns=b", "ns=a name=y", "node=n3"].contains(&what.as_str());
-        assert_eq!(
-            counter.0.load(Ordering::Relaxed),
-            usize::from(cares),
-            "{what}"
-        );
+        assert_eq!(count(), usize::from(cares), "{what}");
     }
 }
 
