@@ -41,7 +41,7 @@ fn exchange(asked: &Value) -> Exchange {
     Exchange {
         method: asked["method"].as_str().expect("a method").to_owned(),
         sent: asked["body"].as_str().unwrap_or_default().into(),
-        answer: json.or(protobuf.map(|body| (Encoding::Protobuf, body))),
+        answer: json.or_else(|| protobuf.map(|body| (Encoding::Protobuf, body))),
     }
 }
 
