@@ -304,6 +304,7 @@ mod tests {
                     })
                     .collect(),
             }),
+            heartbeats: None,
             before_scrape: Arc::new(move || {
                 counted.connections.set(7);
             }),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{
-    body::Frame,
+    body::{Frame, Incoming},
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -85,7 +85,12 @@ impl Subject {
             async move {
                 let errors = ErrorFormat::negotiate(request.headers(), &Query::default());
                 forward
-                    .forward(request, &connection, (&identity, None), &errors)
+                    .forward(
+                        request.map(Body::from),
+                        &connection,
+                        (&identity, None),
+                        &errors,
+                    )
                     .await
             }
         }));
