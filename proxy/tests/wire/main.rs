@@ -15,6 +15,7 @@ mod counting;
 mod fixture;
 mod freshness;
 mod golden;
+mod heartbeats;
 mod identity;
 mod isolation;
 mod kube_rs;
