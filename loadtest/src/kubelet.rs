@@ -16,8 +16,9 @@
 pub mod client;
 pub mod decode;
 mod duties;
-mod encode;
+pub(crate) mod encode;
 pub mod fleet;
+pub(crate) mod lease;
 mod pods;
 pub(crate) mod protobuf;
 pub mod reflector;
@@ -36,7 +37,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use client::{Answer, Call, CallError, Client, Connection};
@@ -52,8 +53,6 @@ const MOUNT_TIMEOUTS: RangeInclusive<u64> = 1800..=3600;
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Deadline of other calls; a kubelet has none, but waits no longer than the apiserver does.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Retries on `Retry-After` within one call, as client-go.
-const RETRIES_MAX: u32 = 10;
 /// Watches asked for and not yet started; a pod worker that is ahead waits.
 const COMMANDS_MAX: usize = 64;
 /// Steps until a kubelet counts as ready: registered, lease held, five watches in sync.
@@ -167,28 +166,16 @@ impl Kubelet {
 
     /// Sends a unary request; waits and retries where the answer carries `Retry-After`.
     async fn call(&self, call: &Call, limit: Duration) -> Result<Answer, CallError> {
-        let deadline = Instant::now() + limit;
+        let started = Instant::now();
         self.stats.calls.fetch_add(1, Ordering::Relaxed);
-        let mut retries = 0;
-        loop {
-            let started = Instant::now();
-            let answer = self
-                .client
-                .call(call, deadline.duration_since(started))
-                .await;
-            let answer = answer.inspect_err(|_| {
-                self.stats.calls_lost.fetch_add(1, Ordering::Relaxed);
-            })?;
-            let code = answer.status.as_u16();
-            let retried = (code == 429 || code >= 500) && retries < RETRIES_MAX;
-            let Some(seconds) = answer.retry_after.filter(|_| retried) else {
+        match self.client.call_patiently(call, limit).await {
+            Ok(answer) => {
                 self.stats.call_latency.record(started.elapsed());
-                return Ok(answer);
-            };
-            retries += 1;
-            let wait = sleep(Duration::from_secs(seconds));
-            if timeout_at(deadline, wait).await.is_err() {
-                return Ok(answer);
+                Ok(answer)
+            }
+            Err(error) => {
+                self.stats.calls_lost.fetch_add(1, Ordering::Relaxed);
+                Err(error)
             }
         }
     }

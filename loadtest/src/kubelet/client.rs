@@ -30,7 +30,7 @@ use rustls_pki_types::pem::PemObject as _;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::apiserver::certs::Credential;
@@ -48,6 +48,8 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const DATA_FRAME_BUDGET: usize = 64 << 20;
 const REDIAL: Duration = Duration::from_millis(800);
 const REDIAL_MAX: Duration = Duration::from_secs(30);
+/// Retries on `Retry-After` within one call, as client-go.
+const RETRIES_MAX: u32 = 10;
 /// Longest body that is read as a whole.
 const BODY_MAX: usize = 1 << 30;
 
@@ -161,6 +163,7 @@ impl Endpoint {
         let counts = Arc::new(ConnectionCounts::default());
         let connection = Connection {
             endpoint: self.clone(),
+            others: Vec::new(),
             tls: TlsConnector::from(Arc::new(config)),
             gate,
             publish,
@@ -190,6 +193,8 @@ pub struct ConnectionCounts {
 /// Keeps the connection of a [`Client`].
 pub struct Connection {
     endpoint: Endpoint,
+    /// Where else to dial, in turn.
+    others: Vec<Endpoint>,
     tls: TlsConnector,
     gate: Arc<Semaphore>,
     publish: watch::Sender<Option<SendRequest<Bytes>>>,
@@ -205,8 +210,15 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
+    /// Dials these in turn once a connection is lost or cannot be had, as behind a load balancer.
+    #[must_use]
+    pub fn or(mut self, others: Vec<Endpoint>) -> Self {
+        self.others = others;
+        self
+    }
+
     /// Dials, serves until the connection is lost or `cuts` changes, and dials again, for ever.
-    pub async fn run(self, mut cuts: watch::Receiver<u64>) {
+    pub async fn run(mut self, mut cuts: watch::Receiver<u64>) {
         let mut delay = REDIAL;
         loop {
             match timeout(DIAL_TIMEOUT, self.dial()).await {
@@ -226,6 +238,11 @@ impl Connection {
                     tokio::time::sleep(delay.mul_f64(1.0 + fastrand::f64())).await;
                     delay = (delay * 2).min(REDIAL_MAX);
                 }
+            }
+            if !self.others.is_empty() {
+                let next = self.others.remove(0);
+                let last = std::mem::replace(&mut self.endpoint, next);
+                self.others.push(last);
             }
         }
     }
@@ -293,6 +310,18 @@ impl Call {
             body,
             gzip: true,
         }
+    }
+
+    /// Its method.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Its path and query.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
     }
 
     /// The answer shall be JSON.
@@ -371,6 +400,29 @@ impl Client {
         timeout(limit, self.exchange(call))
             .await
             .map_err(|_| CallError::Timeout(limit))?
+    }
+
+    /// The same; waits and retries where the answer carries `Retry-After`, as client-go.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; the limit is that of all attempts together.
+    pub async fn call_patiently(&self, call: &Call, limit: Duration) -> Result<Answer, CallError> {
+        let deadline = Instant::now() + limit;
+        let mut retries = 0;
+        loop {
+            let left = deadline.duration_since(Instant::now());
+            let answer = self.call(call, left).await?;
+            let code = answer.status.as_u16();
+            let retried = (code == 429 || code >= 500) && retries < RETRIES_MAX;
+            let Some(seconds) = answer.retry_after.filter(|_| retried) else {
+                return Ok(answer);
+            };
+            retries += 1;
+            let wait = sleep(Duration::from_secs(seconds));
+            if timeout_at(deadline, wait).await.is_err() {
+                return Ok(answer);
+            }
+        }
     }
 
     async fn exchange(&self, call: &Call) -> Result<Answer, CallError> {

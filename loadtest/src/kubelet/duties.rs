@@ -2,7 +2,7 @@
 //!
 //! Owns the order and the retries of these calls, as kubelet 1.36 makes them. Refuses to judge
 //! answers beyond what decides the next call; the rest is noted as an error.
-//! Invariant: a lease is renewed from the server's last answer, never from an invented base.
+//! Invariant: nothing is said of a node, its lease included, before it is registered.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,13 +15,12 @@ use tokio::time::sleep;
 
 use super::client::{Answer, Call, CallError, PROTOBUF};
 use super::decode::{Object, unwrap};
+use super::lease::{Renewer, Sender};
 use super::{CALL_TIMEOUT, HEARTBEAT_TIMEOUT, Kubelet, encode};
 
 const STRATEGIC_MERGE: &str = "application/strategic-merge-patch+json";
 /// A healthy node reports its status this often when nothing changes.
 const STATUS_PERIOD: Duration = Duration::from_secs(300);
-/// Immediate attempts at a renewal before the lease is read again.
-const RENEWALS_MAX: u32 = 5;
 
 /// Registers the node and reports its status for ever.
 pub(super) async fn node(kubelet: Arc<Kubelet>) {
@@ -119,76 +118,34 @@ async fn report(kubelet: &Kubelet, body: Bytes) {
 /// Holds and renews the lease for ever, once the node is registered.
 pub(super) async fn lease(kubelet: Arc<Kubelet>) {
     let mut node = kubelet.node.subscribe();
-    let uid = match node.wait_for(Option::is_some).await {
-        Ok(uid) => uid.clone().unwrap_or_default(),
-        Err(_) => return,
-    };
-    let mut held: Option<Bytes> = None;
+    if node.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
+    let mut renewer = Renewer::new(&kubelet.name);
     let mut is_first = true;
     loop {
-        held = match held {
-            Some(lease) => renew(&kubelet, lease, &uid).await,
-            None => match ensure(&kubelet, &uid).await {
-                Some((lease, true)) => Some(lease),
-                Some((lease, false)) => renew(&kubelet, lease, &uid).await,
-                None => None,
-            },
-        };
-        if held.is_some() && std::mem::take(&mut is_first) {
+        renewer.sync(&*kubelet).await;
+        if renewer.is_held() && std::mem::take(&mut is_first) {
             kubelet.step();
         }
-        sleep(Duration::from_secs(10).mul_f64(1.0 + 0.04 * fastrand::f64())).await;
+        sleep(renewer.pause()).await;
     }
 }
 
-/// Reads the lease or creates it; true when it was created.
-async fn ensure(kubelet: &Kubelet, uid: &str) -> Option<(Bytes, bool)> {
-    const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
-    let read = Call::read(format!("{LEASES}/{}?timeout=10s", kubelet.name));
-    let mut wait = Duration::from_millis(200);
-    loop {
-        let answer = kubelet.call(&read, HEARTBEAT_TIMEOUT).await;
-        let known = [StatusCode::OK, StatusCode::NOT_FOUND];
-        match expect(kubelet, "get the lease", answer, &known) {
-            Some(answer) if answer.status == StatusCode::OK => return Some((answer.body, false)),
-            Some(_) => {
-                let body = encode::lease(&kubelet.name, uid, Timestamp::now());
-                let create = format!("{LEASES}?timeout=10s");
-                let create = Call::write(Method::POST, create, PROTOBUF, body);
-                let answer = kubelet.call(&create, HEARTBEAT_TIMEOUT).await;
-                let expected = [StatusCode::CREATED];
-                if let Some(answer) = expect(kubelet, "create the lease", answer, &expected) {
-                    return Some((answer.body, true));
-                }
-            }
-            None => {}
-        }
-        sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_secs(7));
+impl Sender for Kubelet {
+    async fn call(&self, call: &Call, limit: Duration) -> Result<Answer, CallError> {
+        Self::call(self, call, limit).await
     }
-}
 
-/// Renews the lease from the server's last answer; `None` when all attempts failed.
-async fn renew(kubelet: &Kubelet, mut lease: Bytes, uid: &str) -> Option<Bytes> {
-    let path = format!(
-        "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}?timeout=10s",
-        kubelet.name
-    );
-    for _ in 0..RENEWALS_MAX {
-        let body = encode::renewed(unwrap(&lease).ok()?, Timestamp::now()).ok()?;
-        let call = Call::write(Method::PUT, &path, PROTOBUF, body);
-        let answer = kubelet.call(&call, HEARTBEAT_TIMEOUT).await;
-        let expected = [StatusCode::OK, StatusCode::CONFLICT];
-        match expect(kubelet, "renew the lease", answer, &expected) {
-            Some(answer) if answer.status == StatusCode::OK => {
-                kubelet.stats.renewals.fetch_add(1, Ordering::Relaxed);
-                return Some(answer.body);
-            }
-            Some(_) => lease = ensure(kubelet, uid).await?.0,
-            None => {}
-        }
+    fn renews(&self, _renew_time: Timestamp) {}
+
+    fn renewed(&self) {
+        self.stats.renewals.fetch_add(1, Ordering::Relaxed);
     }
-    None
+
+    fn unexpected(&self, what: &str, answer: &Answer) {
+        Self::unexpected(self, what, answer);
+    }
 }
 
 /// The answer if its code is one of `expected`. Another code is noted as an error; a lost

@@ -83,12 +83,13 @@ pub(crate) fn csi_node(name: &str, node_uid: &str) -> Bytes {
 }
 
 /// A new Lease of a node.
-pub(crate) fn lease(name: &str, node_uid: &str, now: Timestamp) -> Bytes {
+pub(crate) fn lease(name: &str, node_uid: &str, duration_seconds: u32, now: Timestamp) -> Bytes {
     let metadata = Message::default()
         .string(1, name)
         .string(3, "kube-node-lease");
     let metadata = metadata.message(13, &node_owner(name, node_uid));
-    let spec = Message::default().string(1, name).varint(2, 40);
+    let spec = Message::default().string(1, name);
+    let spec = spec.varint(2, duration_seconds.into());
     let spec = spec.message(4, &micro_time(now));
     let lease = Message::default().message(1, &metadata).message(2, &spec);
     wrap("coordination.k8s.io/v1", "Lease", &lease)
@@ -117,6 +118,16 @@ pub(crate) fn renewed(lease: &[u8], now: Timestamp) -> Result<Bytes, Malformed> 
         message = message.message(2, &spec);
     }
     Ok(wrap("coordination.k8s.io/v1", "Lease", &message))
+}
+
+/// The same in JSON, of a lease that the server sent in JSON.
+pub(crate) fn renewed_json(lease: &[u8], now: Timestamp) -> Option<Bytes> {
+    const MEMBER: &str = "\"renewTime\":\"";
+    let text = std::str::from_utf8(lease).ok()?;
+    let (head, tail) = text.split_once(MEMBER)?;
+    let (_, tail) = tail.split_once('"')?;
+    let now = now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ");
+    Some(format!("{head}{MEMBER}{now}\"{tail}").into())
 }
 
 /// Deletes now, and only the pod with that UID.
@@ -190,11 +201,23 @@ mod tests {
     #[test]
     fn a_renewal_changes_only_the_renew_time() {
         let (first, second) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(77).unwrap());
-        let created = lease("n", "uid", first);
+        let created = lease("n", "uid", 40, first);
         let again = renewed(unwrap(&created).unwrap(), second).unwrap();
         assert_ne!(created, again);
-        assert_eq!(again, lease("n", "uid", second));
+        assert_eq!(again, lease("n", "uid", 40, second));
         let spec = find(unwrap(&again).unwrap(), 2).unwrap().unwrap();
         assert_eq!(find(spec, 4).unwrap().unwrap(), &micro_time(second).0[..]);
+    }
+
+    #[test]
+    fn in_json_too() {
+        let lease = |time: &str| {
+            format!(
+                r#"{{"managedFields":[{{"f:renewTime":{{}}}}],"spec":{{"renewTime":"{time}"}}}}"#
+            )
+        };
+        let now = Timestamp::from_microsecond(1_000_000_000_001_020).unwrap();
+        let again = renewed_json(lease("2026-01-01T00:00:00.000000Z").as_bytes(), now);
+        assert_eq!(again.unwrap(), lease("2001-09-09T01:46:40.001020Z"));
     }
 }
