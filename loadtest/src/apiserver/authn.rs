@@ -89,6 +89,26 @@ pub struct Peer {
     front_proxy: bool,
 }
 
+impl Peer {
+    /// Whether it is a front proxy or has the certificate of a user.
+    pub(super) fn is_behind(&self, user: &str) -> bool {
+        self.front_proxy || matches!(&self.user, Certificate::Good(own) if own.name == user)
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(name: &str) -> Self {
+        let name = name.to_owned();
+        let user = UserInfo {
+            name,
+            ..UserInfo::default()
+        };
+        Self {
+            user: Certificate::Good(user),
+            front_proxy: false,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Certificate<T> {
     #[default]

@@ -5,11 +5,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use super::authn::Peer;
 use super::negotiate::Media;
 use super::resources::Resource;
 use super::status::Status;
@@ -36,10 +39,19 @@ pub enum Damage {
     Malformed,
 }
 
+/// Who is cut off, and until when.
+#[derive(Debug, Clone, Default)]
+struct CutOff {
+    user: String,
+    until: Option<Instant>,
+    is_silent: bool,
+}
+
 /// The switches.
 #[derive(Debug)]
 pub struct Faults {
     connections: watch::Sender<u64>,
+    cut_off: watch::Sender<CutOff>,
     stalled: AtomicBool,
     stall_wakers: Mutex<Vec<Waker>>,
     /// Of which resource, and how many.
@@ -56,6 +68,7 @@ impl Default for Faults {
     fn default() -> Self {
         Self {
             connections: watch::Sender::new(0),
+            cut_off: watch::Sender::new(CutOff::default()),
             stalled: AtomicBool::new(false),
             stall_wakers: Mutex::default(),
             expired_watches: Mutex::default(),
@@ -73,6 +86,32 @@ impl Faults {
     /// Cuts every connection, without a word.
     pub fn cut_connections(&self) {
         self.connections.send_modify(|cut| *cut += 1);
+    }
+
+    /// Cuts a user off for a while, and every front proxy with it, as when the network between a
+    /// proxy and this server is gone: its connections end, and new ones do once it is known whose
+    /// they are. Silent, they stay open and nothing moves on them.
+    pub fn cut_off(&self, user: &str, time: Duration, is_silent: bool) {
+        self.cut_off.send_replace(CutOff {
+            user: user.to_owned(),
+            until: Some(Instant::now() + time),
+            is_silent,
+        });
+    }
+
+    /// Waits until a peer is cut off; how long nothing moves before its connection ends.
+    pub(super) async fn wait_for_cut_off(&self, peer: &Peer) -> Duration {
+        let mut cut_off = self.cut_off.subscribe();
+        let left = |cut_off: &CutOff| {
+            let until = cut_off.until.filter(|_| peer.is_behind(&cut_off.user))?;
+            let left = until.saturating_duration_since(Instant::now());
+            (!left.is_zero()).then_some(left)
+        };
+        let found = cut_off.wait_for(|cut_off| left(cut_off).is_some()).await;
+        found.map_or(Duration::ZERO, |cut_off| {
+            let silence = left(&cut_off).filter(|_| cut_off.is_silent);
+            silence.unwrap_or_default()
+        })
     }
 
     /// Told when connections are to be cut.
@@ -228,6 +267,18 @@ mod tests {
             faults.failure_of(path),
         ];
         assert_eq!(seen, [failure, failure, None]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_proxies_are_cut_off_and_only_for_a_while() {
+        let (faults, time) = (Faults::default(), Duration::from_secs(30));
+        let (proxy, other) = (Peer::of("watershed"), Peer::of("node"));
+        faults.cut_off("watershed", time, true);
+        assert_eq!(faults.wait_for_cut_off(&proxy).await, time);
+        let cut = tokio::time::timeout(time, faults.wait_for_cut_off(&other));
+        assert!(cut.await.is_err());
+        let again = tokio::time::timeout(time, faults.wait_for_cut_off(&proxy));
+        assert!(again.await.is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -53,7 +54,7 @@ pub(in crate::apiserver) async fn serve(
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
@@ -83,10 +84,19 @@ async fn connection(state: Arc<State>, stream: TcpStream, acceptor: TlsAcceptor)
             .peer(session.peer_certificates().unwrap_or(&[])),
     );
     let http2 = session.alpn_protocol() == Some(b"h2");
-    let result = if http2 {
-        serve_http2(state, stream, peer).await
-    } else {
-        serve_http1(state, stream, peer).await
+    let (cutting, cut) = (Arc::clone(&state), Arc::clone(&peer));
+    let served = async {
+        if http2 {
+            serve_http2(state, stream, peer).await
+        } else {
+            serve_http1(state, stream, peer).await
+        }
+    };
+    let mut served = std::pin::pin!(served);
+    let result = tokio::select! {
+        biased;
+        silence = cutting.faults.wait_for_cut_off(&cut) => return sleep(silence).await,
+        result = &mut served => result,
     };
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended");

@@ -201,6 +201,9 @@ async fn serve(
         if exchange.info.path == "/debug/requests" {
             return debug(state);
         }
+        if exchange.info.path == "/debug/cut" {
+            return cut(state, &exchange.query);
+        }
         if let Some(torrent) = &state.torrent
             && exchange.info.path == "/debug/torrent"
         {
@@ -301,6 +304,17 @@ fn debug(state: &State) -> Response {
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     response
+}
+
+/// Cuts the proxies in front of this server off: `user=` is their own, for `seconds=`, with
+/// `silent=true` without a word.
+fn cut(state: &State, query: &Query) -> Response {
+    let seconds = query.first("seconds").and_then(|text| text.parse().ok());
+    let time = Duration::from_secs(seconds.unwrap_or_default());
+    let is_silent = query.first("silent") == Some("true");
+    let user = query.first("user").unwrap_or_default();
+    state.faults.cut_off(user, time, is_silent);
+    debug(state)
 }
 
 fn nosniff(response: &mut Response) {
