@@ -6,6 +6,7 @@ pub mod client;
 pub mod conformance;
 pub mod demo;
 pub mod golden;
+pub mod heartbeats;
 pub mod kubelet;
 pub mod measure;
 pub mod report;

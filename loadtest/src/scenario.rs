@@ -10,6 +10,7 @@ mod broadcast;
 mod churn;
 mod engine;
 mod get;
+mod heartbeats;
 mod idle;
 mod indexed;
 mod ingest;
@@ -26,6 +27,7 @@ mod storm;
 mod target;
 mod writer;
 
+pub use heartbeats::{HeartbeatArguments, Moment, Share, Time};
 pub use outcome::{Metric, Outcome, Plot, Series, Unit, bytes, grouped, verdict};
 pub use progress::Progress;
 pub use target::{Administrator, Target, Upstream};
@@ -72,6 +74,15 @@ pub enum Scenario {
     /// proxy, and --apiserver and --admin: updates applied per second, CPU of each, lag, memory of
     /// the cache over its bytes
     Ingest,
+    /// Half of the kubelets renew their leases through the target, the others at the apiserver; some
+    /// die, and a node lifecycle controller at the apiserver finds them: how late, of both, and
+    /// whether a live node was taken for lost; renewals per write against the formula, and every
+    /// write against what was sent. Needs --apiserver; faults by --lose, --cut and --kill.
+    /// 500 kubelets, 60 s or a flush period
+    Heartbeats,
+    /// Renewals by kubelets that renew every 250 ms: CPU of each that is absorbed, of each that is
+    /// forwarded, and of the same directly at the apiserver, in turns. 1,000 kubelets, 20 s
+    Renewals,
     /// Hollow kubelets, which do all that a kubelet does, and every kind of write. 100 kubelets,
     /// 20 writes/s, 30 s
     Churn,
@@ -82,7 +93,8 @@ pub enum Scenario {
 pub struct RunArguments {
     /// What to do
     pub scenario: Scenario,
-    /// Where clients connect, https://HOST:PORT: a proxy, a kube-apiserver, any peer
+    /// Where clients connect, https://HOST:PORT: a proxy, a kube-apiserver, any peer; replicas of
+    /// it, for heartbeats, after commas
     #[arg(long, value_name = "URL")]
     pub target: String,
     /// Folder with ca.crt and ca.key, as `watershed-loadtest apiserver --dir` writes it
@@ -139,6 +151,9 @@ pub struct RunArguments {
     /// Kubelets started per second, at most, by `churn`
     #[arg(long, default_value_t = 500.0, value_name = "RATE")]
     pub starts_per_second: f64,
+    /// What `heartbeats` and `renewals` need to know
+    #[command(flatten)]
+    pub heartbeats: HeartbeatArguments,
 }
 
 /// What clients ask for.
@@ -191,6 +206,8 @@ async fn outcome(
         Scenario::Get => get::run(run).await,
         Scenario::Passthrough => passthrough::run(run).await,
         Scenario::Ingest => ingest::run(run).await,
+        Scenario::Heartbeats => heartbeats::run(run).await,
+        Scenario::Renewals => heartbeats::renewals(run).await,
         Scenario::Churn => churn::run(Bench::new(run)?).await,
     }
 }

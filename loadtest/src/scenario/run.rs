@@ -86,7 +86,7 @@ impl Run {
         let admin = Administrator::new(&target)?;
         admin.check().await?;
         let name = format!("{:?}", arguments.scenario).to_lowercase();
-        let mut settings = vec![("target".to_owned(), target.url.clone())];
+        let mut settings = vec![("target".to_owned(), arguments.target.clone())];
         settings.extend(machine());
         let mut run = Self {
             arguments: arguments.clone(),

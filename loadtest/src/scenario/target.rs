@@ -19,7 +19,7 @@ use crate::kubelet::client::{Call, Client, Endpoint};
 /// What load is put on: a proxy or an apiserver, reached over the wire.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// Where kubelets connect, `https://HOST:PORT`.
+    /// Where kubelets connect, `https://HOST:PORT`; replicas of it, for heartbeats, after commas.
     pub url: String,
     /// The proxy's admin listener, `http://HOST:PORT`; `/metrics` is read from it.
     pub admin: Option<String>,
@@ -62,6 +62,16 @@ impl Target {
     /// When the address is malformed or cannot be resolved.
     pub fn endpoint(&self) -> Result<Endpoint> {
         Endpoint::new(&self.url, self.pki.ca())
+    }
+
+    /// All replicas of it.
+    ///
+    /// # Errors
+    /// As [`Target::endpoint`].
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>> {
+        let replicas = self.url.split(',');
+        let replicas = replicas.map(|url| Endpoint::new(url.trim(), self.pki.ca()));
+        replicas.collect()
     }
 }
 
