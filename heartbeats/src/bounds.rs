@@ -166,6 +166,35 @@ impl Bounds {
         self
     }
 
+    /// What this comes to for kubelets of default settings, in a sentence for people.
+    pub fn in_words(&self) -> String {
+        let share = |bounds: &Self| {
+            let flush_period = bounds.flush_period(usual_least(), USUAL_INTERVAL);
+            // A flush period of one's own comes to fewer than are safe.
+            let renewals = renewals_in(flush_period).min(bounds.renewals_per_write(USUAL_INTERVAL));
+            let renewals = if flush_period.is_zero() { 1 } else { renewals };
+            (renewals, USUAL_INTERVAL * renewals)
+        };
+        let (renewals, apart) = share(self);
+        let Settings {
+            grace_period,
+            latency_spread,
+            ..
+        } = self.settings;
+        let left = Seconds(grace_period.saturating_sub(latency_spread + apart));
+        let alone = match share(&self.without_peers()).0 {
+            _ if !self.settings.peers => String::new(),
+            1 => "; while no other replica is there, each is written".to_owned(),
+            few => format!("; while no other replica is there, one in {few} is"),
+        };
+        format!(
+            "one renewal in {renewals} is written, at most {} after the last; of the grace period \
+             of {} this leaves {left} to renewals that are lost and apiservers that are away{alone}",
+            Seconds(apart),
+            Seconds(grace_period),
+        )
+    }
+
     /// What the operator stated.
     pub const fn settings(&self) -> &Settings {
         &self.settings
@@ -338,6 +367,27 @@ mod tests {
         assert_eq!(
             refused,
             "a latency spread of 1s is not believable: at least 3s"
+        );
+    }
+
+    #[test]
+    fn what_settings_come_to_can_be_read() {
+        let words = |settings| Bounds::new(settings).unwrap().in_words();
+        assert_eq!(
+            words(settings(90, 2, true)),
+            "one renewal in 6 is written, at most 62.4s after the last; of the grace period of 90s \
+             this leaves 24.6s to renewals that are lost and apiservers that are away; while no \
+             other replica is there, one in 4 is"
+        );
+        assert!(words(settings(50, 2, true)).ends_with("there, each is written"));
+        let alone = Settings {
+            flush_period: Some(Duration::from_secs(15)),
+            ..settings(90, 2, false)
+        };
+        assert_eq!(
+            words(alone),
+            "one renewal in 2 is written, at most 20.8s after the last; of the grace period of 90s \
+             this leaves 66.2s to renewals that are lost and apiservers that are away"
         );
     }
 

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
 use watershed::diagnostics::{Format, Openness, keep_secrets, start_logging};
-use watershed_config::{Config, Place};
+use watershed_config::{Config, Heartbeats, Place};
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -134,6 +134,9 @@ fn check(path: &std::path::Path) -> ExitCode {
     }
     for (place, why) in watershed::exposed_files(&config) {
         report(&format!("{}: warning: {why}", at(path, &place)));
+    }
+    if let Heartbeats::Coalesce(it) = &config.startup.heartbeats {
+        print(&format!("heartbeats: {}\n", it.bounds.in_words()));
     }
     print(&format!("{}: no mistakes\n", path.display()));
     ExitCode::SUCCESS

@@ -40,3 +40,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $config := include "watershed.config" . | fromYaml -}}
 {{- if eq (((($config).upstream).identity).mode | default "") "Impersonate" -}}true{{- end -}}
 {{- end }}
+
+{{/* Empty unless replicas tell each other of heartbeats that are not written yet. */}}
+{{- define "watershed.peersPort" -}}
+{{- $config := include "watershed.config" . | fromYaml -}}
+{{- with (($config).heartbeats).peers -}}
+{{- regexFind "[0-9]+$" (.listen | default "0.0.0.0:6444") -}}
+{{- end -}}
+{{- end }}
