@@ -14,6 +14,8 @@
 mod leases;
 mod ledger;
 mod metrics;
+mod payment;
+mod peers;
 mod renewal;
 mod report;
 
@@ -25,6 +27,8 @@ pub(crate) use self::{
     leases::{LeaseFeed, leases, nodes},
     ledger::Ledger,
     metrics::HeartbeatMetrics,
+    payment::Payments,
+    peers::{PeerMetrics, Peers},
     renewal::{Head, Put, Renewed, collect},
 };
 use crate::{caches::Caches, drain::Drain, passthrough::Passthrough};
@@ -61,6 +65,15 @@ impl Absorber {
         };
         drain.spawn_background(absorber.clone().call_late());
         absorber
+    }
+
+    /// Where what other replicas owed is paid.
+    pub(crate) fn payments(&self) -> Payments {
+        Payments {
+            ledger: Arc::clone(&self.ledger),
+            caches: self.caches.clone(),
+            passthrough: self.passthrough.clone(),
+        }
     }
 
     /// Calls those in the queue whose time is over, for ever.

@@ -66,7 +66,7 @@ use crate::{
     drain::Drain,
     handler::Handler,
     health::Health,
-    heartbeats::{Absorber, LeaseFeed, Ledger},
+    heartbeats::{Absorber, LeaseFeed, Ledger, Peers},
     listener::{Limits, Listener, ListenerOptions},
     metrics::Metrics,
     passthrough::{Assertion, Passthrough},
@@ -120,6 +120,7 @@ impl Proxy {
         let upstream_options = upstream_options(config, reload_interval);
         let upstream = Upstream::new(&upstream_options, &drain, &metrics)?;
         let (listener, admin) = bind(startup).await?;
+        let (ledger, peers) = ledger(&startup.heartbeats, &drain, &metrics).await?;
         let (workers, threads) = Workers::start(workers::cores(), &metrics)
             .context("cannot start the worker threads")?;
         let (address, admin_address) = (listener.local_address()?, admin.local_address()?);
@@ -127,7 +128,6 @@ impl Proxy {
         let revocations = Arc::<Revocations>::default();
         drain.spawn_background(Arc::clone(&revocations).run(live.clone()));
         let inputs = Inputs::new(startup.authorizers, Arc::clone(&revocations), live.clone());
-        let ledger = ledger(&startup.heartbeats);
         let caches = Caches::start(
             upstream.clone(),
             live.clone(),
@@ -138,10 +138,9 @@ impl Proxy {
         );
         let assertion = Assertion::from(&upstream_options.asserted);
         let passthrough = Passthrough::new(upstream.clone(), assertion, drain.clone());
-        let absorber = ledger.map(|ledger| {
-            let ways = (caches.clone(), passthrough.clone());
-            Absorber::start(ledger, ways, metrics.heartbeats.clone(), &drain)
-        });
+        let ways = (caches.clone(), passthrough.clone());
+        let own = (&drain, &metrics, reload_interval);
+        let absorber = ledger.map(|ledger| absorb((ledger, peers), ways, own));
         let seen = (caches.clone(), inputs.clone(), upstream.clone());
         let health = Health::new(seen, absorber.clone(), metrics.clone());
         serve_probes(admin, (&health, absorber.clone()), registry, &drain);
@@ -315,6 +314,38 @@ fn upstream_options(config: &Config, reload_interval: Duration) -> UpstreamOptio
     }
 }
 
+/// The table of renewals, if they are absorbed, and the peers that hear of it.
+async fn ledger(
+    heartbeats: &Heartbeats,
+    drain: &Drain,
+    metrics: &Metrics,
+) -> anyhow::Result<(Option<Arc<Ledger>>, Option<Peers>)> {
+    let Heartbeats::Coalesce(coalesce) = heartbeats else {
+        return Ok((None, None));
+    };
+    let ledger = Arc::new(Ledger::new(coalesce.bounds, coalesce.nodes));
+    let Some(settings) = &coalesce.peers else {
+        return Ok((Some(ledger), None));
+    };
+    let own = (drain.clone(), metrics.peers.clone());
+    let peers = Peers::new(settings, Arc::clone(&ledger), own).await;
+    let peers = peers.context("cannot meet the replicas of `heartbeats.peers`")?;
+    Ok((Some(ledger), Some(peers)))
+}
+
+/// Begins to absorb, and to tell peers.
+fn absorb(
+    (ledger, peers): (Arc<Ledger>, Option<Peers>),
+    ways: (Caches, Passthrough),
+    (drain, metrics, reload_interval): (&Drain, &Metrics, Duration),
+) -> Absorber {
+    let absorber = Absorber::start(ledger, ways, metrics.heartbeats.clone(), drain);
+    if let Some(peers) = peers {
+        peers.run(absorber.payments(), reload_interval, metrics);
+    }
+    absorber
+}
+
 /// Binds the addresses of clients and of probes.
 async fn bind(startup: &Startup) -> anyhow::Result<(Listener, Admin)> {
     let (listen, admin) = (startup.listen.address, startup.admin.address);
@@ -323,14 +354,6 @@ async fn bind(startup: &Startup) -> anyhow::Result<(Listener, Admin)> {
     let probes = Admin::bind(admin).await;
     let probes = probes.map_err(|error| cannot_listen("admin.address", admin, &error))?;
     Ok((listener, probes))
-}
-
-/// What absorption remembers, if there is to be any.
-fn ledger(heartbeats: &Heartbeats) -> Option<Arc<Ledger>> {
-    match heartbeats {
-        Heartbeats::Passthrough => None,
-        Heartbeats::Coalesce(it) => Some(Arc::new(Ledger::new(it.bounds, it.nodes))),
-    }
 }
 
 fn serve_probes(

@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::heartbeats::HeartbeatMetrics;
+use crate::heartbeats::{HeartbeatMetrics, PeerMetrics};
 
 mod delays;
 
@@ -176,6 +176,8 @@ pub(crate) struct Metrics {
     pub(crate) watch_delivery_seconds: Delays,
     /// Absorption.
     pub(crate) heartbeats: HeartbeatMetrics,
+    /// What replicas owe each other.
+    pub(crate) peers: PeerMetrics,
     /// Watchers that are behind by more than what a healthy client leaves unread.
     pub(crate) slow_watchers: Gauge,
     /// Long answers from the cache that were sent as gzip: `compressed`, `shared`, `streamed`.
@@ -252,6 +254,7 @@ impl Metrics {
             cache: CacheMetrics::default(),
             watch_delivery_seconds: Delays::default(),
             heartbeats: HeartbeatMetrics::new(),
+            peers: PeerMetrics::default(),
             slow_watchers: Gauge::default(),
             compressed: Family::default(),
             compressed_bytes: Gauge::default(),
@@ -329,6 +332,7 @@ impl Metrics {
             it.watch_delivery_seconds,
         );
         it.heartbeats.register(to);
+        it.peers.register(to.sub_registry_with_prefix("heartbeats"));
         to.register(
             "slow_watchers",
             "Watchers that are behind",

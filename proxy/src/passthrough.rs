@@ -136,6 +136,22 @@ impl Passthrough {
         }
     }
 
+    /// Sends a request of the proxy's own as somebody else.
+    ///
+    /// # Errors
+    /// As [`Upstream::send`]; also when the identity cannot be carried.
+    pub(crate) async fn send_as(
+        &self,
+        mut request: Request<Body>,
+        identity: &Identity,
+    ) -> Result<Response<ResponseBody>, UpstreamError> {
+        let pool = self.identify(request.headers_mut(), identity);
+        let pool = pool.map_err(|_status| {
+            UpstreamError::Unreachable("the identity cannot travel in a header".to_owned())
+        })?;
+        self.shared.upstream.send(pool, request).await
+    }
+
     /// Replaces what `headers` say about identity by `identity`, and tells on which connections the
     /// request must go. Hop-by-hop headers must be gone already: one of them could name what is
     /// added here.

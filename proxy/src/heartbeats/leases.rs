@@ -38,7 +38,7 @@ fn of(group: &str, resource: &str) -> GroupVersionResource {
 
 /// A stream that said nothing for so long is not believed; an apiserver sends bookmarks every
 /// minute.
-const FRESH: Duration = Duration::from_secs(75);
+pub(super) const FRESH: Duration = Duration::from_secs(75);
 
 /// Tells the ledger of the leases of one cache.
 #[derive(Clone)]

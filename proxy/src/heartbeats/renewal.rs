@@ -39,7 +39,7 @@ use crate::{
 /// Longer bodies are not looked into. In bytes; a lease has some 900.
 const BODY_MAX: usize = 16 << 10;
 /// The longest answer to a write that is read. In bytes.
-const ANSWER_MAX: usize = 64 << 10;
+pub(super) const ANSWER_MAX: usize = 64 << 10;
 /// A write that takes longer has failed; a kubelet gives up after 10 s. Nothing is concluded from a
 /// client that does so earlier: it may ask for any deadline.
 pub(crate) const WRITE_MAX: Duration = Duration::from_secs(9);
@@ -337,7 +337,7 @@ impl Absorber {
 }
 
 /// The newest lease, past the cache if need be.
-async fn newest(leases: &WatchCache, node: &str) -> Option<Arc<Object>> {
+pub(super) async fn newest(leases: &WatchCache, node: &str) -> Option<Arc<Object>> {
     let snapshot = leases.consistent(CATCH_UP).await.ok()?;
     lease_in(&snapshot, node)
 }
@@ -357,7 +357,7 @@ fn outcome(status: StatusCode, encoding: Encoding, body: &[u8]) -> Outcome {
     }
 }
 
-fn outcome_of(status: StatusCode) -> Outcome {
+pub(super) fn outcome_of(status: StatusCode) -> Outcome {
     match status.as_u16() {
         200..=299 => Outcome::Written(0),
         404 => Outcome::Missing,

@@ -32,11 +32,11 @@ impl TestCa {
         self.0.pem()
     }
 
-    fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose, hosts: &[&str]) -> Issued {
+    fn issue(&self, name: &str, usages: &[ExtendedKeyUsagePurpose], hosts: &[&str]) -> Issued {
         let hosts: Vec<String> = hosts.iter().map(|&it| it.to_owned()).collect();
         let mut params = CertificateParams::new(hosts).expect("host names");
         params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = usages.to_vec();
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         Issued {
@@ -48,13 +48,22 @@ impl TestCa {
     pub(crate) fn server(&self, name: &str) -> Issued {
         self.issue(
             name,
-            ExtendedKeyUsagePurpose::ServerAuth,
+            &[ExtendedKeyUsagePurpose::ServerAuth],
             &["localhost", "127.0.0.1"],
         )
     }
 
     pub(crate) fn client(&self, name: &str) -> Issued {
-        self.issue(name, ExtendedKeyUsagePurpose::ClientAuth, &[])
+        self.issue(name, &[ExtendedKeyUsagePurpose::ClientAuth], &[])
+    }
+
+    /// For both directions.
+    pub(crate) fn replica(&self, host: &str) -> Issued {
+        let usages = [
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        self.issue("replica", &usages, &[host])
     }
 }
 
