@@ -20,7 +20,8 @@ use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use h2::client::SendRequest;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER,
+    USER_AGENT,
 };
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use rustls::RootCertStore;
@@ -381,7 +382,10 @@ impl Client {
             request = request.header(ACCEPT_ENCODING, "gzip");
         }
         if let Some(content_type) = call.content_type {
-            request = request.header(CONTENT_TYPE, content_type);
+            // Go's transport says how long a body in memory is.
+            request = request
+                .header(CONTENT_TYPE, content_type)
+                .header(CONTENT_LENGTH, call.body.len());
         }
         let request = request.body(()).map_err(|_| CallError::Body)?;
         let end = call.body.is_empty();
