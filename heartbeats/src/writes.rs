@@ -2,7 +2,8 @@
 //!
 //! Owns the queue of writes that wait for their turn, the earliest deadline first, and the number
 //! that may be under way: one more after each full round of quick writes, half as many after a
-//! failure or a slow one. Refuses to hold more than a limit, and to hold anything longer than a
+//! failure or a slow one, but never so few for slowness alone that an upstream which is merely slow
+//! would get fewer writes than it can take. Refuses to hold more than a limit, and to hold anything longer than a
 //! client waits; who is refused gets a 429. Waiting writes are requests of clients: the queue never
 //! makes up a write.
 
@@ -13,11 +14,12 @@ use crate::Moment;
 
 /// A kubelet gives up after 10 s; what waits longer than this would be written for nobody.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(7);
-/// A write that takes longer says that there are too many.
+/// A write that takes longer may say that there are too many.
 const SLOW: Duration = Duration::from_secs(1);
 /// The number of writes is halved at most so often.
 const RELIEF: Duration = Duration::from_secs(1);
-/// Writes under way at the beginning.
+/// Writes under way at the beginning, and the least because they are slow: where writes wait for
+/// each other so many change nothing, and where each takes long by itself fewer would be too few.
 const FIRST: u32 = 16;
 
 /// The limits of [`crate::Heartbeats`].
@@ -152,7 +154,7 @@ impl<W> Writes<W> {
     pub(crate) fn over(&mut self, now: Moment, took: Duration, failed: bool) {
         self.unused();
         if failed || took > SLOW {
-            return self.relieve(now);
+            return self.relieve(now, if failed { 1 } else { FIRST });
         }
         self.quick += 1;
         if self.quick >= self.allowed {
@@ -165,15 +167,17 @@ impl<W> Writes<W> {
     pub(crate) fn gone(&mut self, now: Moment, took: Duration) {
         self.unused();
         if took > SLOW {
-            self.relieve(now);
+            self.relieve(now, FIRST);
         }
     }
 
-    fn relieve(&mut self, now: Moment) {
+    /// Halves how many may be under way, if they are more than `least`.
+    fn relieve(&mut self, now: Moment, least: u32) {
         self.quick = 0;
-        if self.relieved.is_none_or(|last| now.since(last) >= RELIEF) {
+        let lately = self.relieved.is_some_and(|last| now.since(last) < RELIEF);
+        if !lately && self.allowed > least {
             self.relieved = Some(now);
-            self.allowed = (self.allowed / 2).max(1);
+            self.allowed = (self.allowed / 2).max(least);
         }
     }
 
@@ -246,18 +250,24 @@ mod tests {
     fn quick_writes_make_room_and_slow_ones_take_it() {
         let mut writes = limited(0, 1_000);
         let mut rounds = 0;
-        while writes.allowed() < 20 {
+        while writes.allowed() < 40 {
             for _write in 0..writes.allowed() {
                 writes.over(at(0), Duration::from_millis(5), false);
             }
             rounds += 1;
         }
-        assert_eq!(rounds, 4);
+        assert_eq!(rounds, 24);
         writes.over(at(1), Duration::from_secs(2), false);
-        assert_eq!(writes.allowed(), 10);
+        assert_eq!(writes.allowed(), 20);
         writes.over(at(1), Duration::ZERO, true);
-        assert_eq!(writes.allowed(), 10, "one relief a second");
-        (2..10).for_each(|second| writes.over(at(second), Duration::ZERO, true));
+        assert_eq!(writes.allowed(), 20, "one relief a second");
+        (2..10).for_each(|second| writes.over(at(second), Duration::from_secs(2), false));
+        assert_eq!(
+            writes.allowed(),
+            16,
+            "slow ones alone are no reason for fewer"
+        );
+        (10..20).for_each(|second| writes.over(at(second), Duration::ZERO, true));
         assert_eq!(writes.allowed(), 1);
     }
 
