@@ -191,7 +191,7 @@ impl Heartbeats {
             return Decision::Forward(reason);
         }
         let bounds = self.bounds();
-        let Some((name, node)) = self.node(asked) else {
+        let Some((name, node)) = self.node(now, asked) else {
             return Decision::Forward(Reason::TooManyNodes);
         };
         let newer = asked.renewal.renew_time > node.heard;
@@ -205,7 +205,7 @@ impl Heartbeats {
         let honest = honesty == Honesty::Honest;
         let flush_period = node.flush_period(&bounds, asked.renewal.duration);
         let due = node
-            .written_at
+            .written_at()
             .is_none_or(|written_at| now.since(written_at) >= flush_period);
         let absorbs = match node.writing {
             None => honest && !due,
@@ -238,14 +238,14 @@ impl Heartbeats {
     }
 
     /// The node of a renewal: what is known of another lease of its name is forgotten.
-    fn node(&mut self, asked: &Asked<'_>) -> Option<(Arc<str>, &mut Node)> {
+    fn node(&mut self, now: Moment, asked: &Asked<'_>) -> Option<(Arc<str>, &mut Node)> {
         let known = self.nodes.get_key_value(asked.node);
         let name = match known {
             Some((name, node)) if node.uid == asked.renewal.uid => Arc::clone(name),
             None if self.nodes.len() >= self.limits.nodes => return None,
             _ => {
                 let name: Arc<str> = asked.node.into();
-                let node = Box::new(Node::new(&asked.renewal, asked.stored));
+                let node = Box::new(Node::new(now, &asked.renewal, asked.stored));
                 self.nodes.remove(&name);
                 self.nodes.insert(Arc::clone(&name), node);
                 name
@@ -261,7 +261,7 @@ impl Heartbeats {
             .nodes
             .get_mut(&name)
             .expect("its renewal was just heard");
-        let deadline = node.deadline(&bounds, now);
+        let deadline = node.deadline(&bounds);
         let write = || Write {
             node: Arc::clone(&name),
             uid: renewal.uid,
@@ -321,7 +321,7 @@ impl Heartbeats {
         if let Some(node) = node {
             node.writing = None;
             if let Outcome::Written(version) = outcome {
-                let deadline = node.deadline(&self.bounds, write.heard_at);
+                let deadline = node.deadline(&self.bounds);
                 self.deadline_misses += u64::from(write.heard_at <= deadline && deadline < now);
                 node.stored(write.heard_at, version, write.renew_time);
             }
@@ -503,7 +503,7 @@ impl Heartbeats {
     /// Since when the longest unwritten answer has been waiting for a write of its node.
     pub fn oldest_unwritten(&self) -> Option<Moment> {
         let owing = self.nodes.values().filter(|node| node.owed().is_some());
-        owing.filter_map(|node| node.written_at).min()
+        owing.filter_map(|node| node.written_at()).min()
     }
 
     /// What is known about a node.
@@ -515,8 +515,10 @@ impl Heartbeats {
             heard: node.heard,
             written: node.written,
             heard_at: node.heard_at,
-            written_at: node.written_at,
-            due_at: node.written_at.map(|written_at| written_at + flush_period),
+            written_at: node.written_at(),
+            due_at: node
+                .written_at()
+                .map(|written_at| written_at + flush_period),
             interval: node.interval(),
             contested: node.is_contested(now),
         })

@@ -27,8 +27,9 @@ pub(crate) struct Node {
     /// The newest that was answered with 200 here, unwritten.
     pub(crate) acknowledged: MicroTime,
     pub(crate) heard_at: Option<Moment>,
-    /// When the kubelet said what is in the store, or the watch told of it.
-    pub(crate) written_at: Option<Moment>,
+    /// When the kubelet said what is in the store, or the watch told of it; if nobody saw it
+    /// written, when the node was first heard of.
+    since: Moment,
     /// Since when a write of it is under way.
     pub(crate) writing: Option<Moment>,
     contested_until: Moment,
@@ -39,6 +40,8 @@ pub(crate) struct Node {
     /// A longer one, seen once: if seen again, it is the interval.
     longer: u32,
     strikes: u8,
+    /// Somebody saw it written.
+    seen_written: bool,
     /// The last renewal said an older time than one before.
     pub(crate) stepped_back: bool,
     /// It is in the list of what peers have to hear.
@@ -48,7 +51,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(renewal: &Renewal, stored: MicroTime) -> Self {
+    pub(crate) fn new(now: Moment, renewal: &Renewal, stored: MicroTime) -> Self {
         Self {
             uid: renewal.uid,
             version: renewal.resource_version,
@@ -56,13 +59,14 @@ impl Node {
             written: stored,
             acknowledged: MicroTime::MIN,
             heard_at: None,
-            written_at: None,
+            since: now,
             writing: None,
             contested_until: Moment::default(),
             connection: 0,
             interval: 0,
             longer: 0,
             strikes: 0,
+            seen_written: false,
             stepped_back: false,
             changed: false,
             status: Packed::default(),
@@ -125,12 +129,16 @@ impl Node {
         bounds.flush_period(observed.min(declared), most)
     }
 
-    /// By when it has to be written. One that nobody saw written may be as old as a flush period.
-    pub(crate) fn deadline(&self, bounds: &Bounds, now: Moment) -> Moment {
-        match self.written_at {
-            Some(written_at) => written_at + bounds.deadline(),
-            None => now + bounds.deadline() / 2,
-        }
+    /// When the kubelet said what is in the store, if somebody saw that.
+    pub(crate) fn written_at(&self) -> Option<Moment> {
+        self.seen_written.then_some(self.since)
+    }
+
+    /// By when it has to be written. One that nobody saw written may be as old as a flush period;
+    /// however often it asks, it becomes no younger.
+    pub(crate) fn deadline(&self, bounds: &Bounds) -> Moment {
+        let halved = if self.seen_written { 1 } else { 2 };
+        self.since + bounds.deadline() / halved
     }
 
     /// Takes in what the store has. `when` is when the kubelet said it, or now.
@@ -138,7 +146,8 @@ impl Node {
         self.version = self.version.max(version);
         if renew_time > self.written {
             self.written = renew_time;
-            self.written_at = Some(self.written_at.map_or(when, |last| last.max(when)));
+            self.since = self.written_at().map_or(when, |last| last.max(when));
+            self.seen_written = true;
         }
         if renew_time > self.heard {
             // Another replica heard it.
@@ -249,7 +258,7 @@ mod tests {
     }
 
     fn node() -> Node {
-        Node::new(&renewal(1), renewal(0).renew_time)
+        Node::new(at(0), &renewal(1), renewal(0).renew_time)
     }
 
     #[test]
@@ -296,6 +305,6 @@ mod tests {
             (node.heard, node.written),
             (renewal(500).renew_time, renewal(500).renew_time)
         );
-        assert_eq!((node.version, node.written_at), (9, Some(at(2))));
+        assert_eq!((node.version, node.written_at()), (9, Some(at(2))));
     }
 }
