@@ -210,7 +210,7 @@ impl Heartbeats {
         let absorbs = match node.writing {
             None => honest && !due,
             // One write at a time: two would only refuse each other.
-            Some(since) if honest && now.since(since) < PROOF => true,
+            Some(since) if honest && !flush_period.is_zero() && now.since(since) < PROOF => true,
             Some(_) => return Decision::Forward(Reason::BeingWritten),
         };
         if absorbs {
