@@ -19,19 +19,27 @@ struct Draft {
     renewed: i64,
     written: i64,
     labels: bool,
+    name: &'static str,
 }
+
+/// What a kubelet manages of its lease.
+const FIELDS: &str = r#"{"f:metadata":{"f:ownerReferences":{".":{},"k:{\"uid\":\"cfd131fb-cefd-42bc-bb35-eadbd338477a\"}":{}}},"f:spec":{"f:holderIdentity":{},"f:leaseDurationSeconds":{},"f:renewTime":{}}}"#;
 
 const DRAFT: Draft = Draft {
     version: 20_309,
     renewed: 1_714_978_800_000_001,
     written: 1_714_978_800,
     labels: true,
+    name: "n1",
 };
 
 /// As kube-apiserver 1.36 writes it.
 fn json(draft: Draft) -> Vec<u8> {
     let Draft {
-        version, labels, ..
+        version,
+        labels,
+        name,
+        ..
     } = draft;
     let renewed = time(draft.renewed).to_json();
     let written = time(draft.written * 1_000_000).to_json();
@@ -42,7 +50,7 @@ fn json(draft: Draft) -> Vec<u8> {
         ""
     };
     format!(
-        r#"{{"kind":"Lease","apiVersion":"coordination.k8s.io/v1","metadata":{{"name":"n1","namespace":"kube-node-lease","uid":"{UID}","resourceVersion":"{version}","creationTimestamp":"2026-11-21T17:57:55Z",{labels}"ownerReferences":[{{"apiVersion":"v1","kind":"Node","name":"n1","uid":"{OWNER}"}}],"managedFields":[{{"manager":"kubelet","operation":"Update","apiVersion":"coordination.k8s.io/v1","time":"{written}","fieldsType":"FieldsV1","fieldsV1":{{"f:spec":{{"f:renewTime":{{}}}}}}}}]}},"spec":{{"holderIdentity":"n1","leaseDurationSeconds":40,"renewTime":"{renewed}"}}}}"#
+        r#"{{"kind":"Lease","apiVersion":"coordination.k8s.io/v1","metadata":{{"name":"{name}","namespace":"kube-node-lease","uid":"{UID}","resourceVersion":"{version}","creationTimestamp":"2026-11-21T17:57:55Z",{labels}"ownerReferences":[{{"apiVersion":"v1","kind":"Node","name":"{name}","uid":"{OWNER}"}}],"managedFields":[{{"manager":"kubelet","operation":"Update","apiVersion":"coordination.k8s.io/v1","time":"{written}","fieldsType":"FieldsV1","fieldsV1":{FIELDS}}}]}},"spec":{{"holderIdentity":"{name}","leaseDurationSeconds":40,"renewTime":"{renewed}"}}}}"#
     )
     .into_bytes()
 }
@@ -66,7 +74,7 @@ fn protobuf(draft: Draft) -> Vec<u8> {
     };
     let (seconds, nanos) = time(draft.renewed).parts();
     let mut metadata = fields(&[
-        (1, b"n1"),
+        (1, draft.name.as_bytes()),
         (2, b""),
         (3, b"kube-node-lease"),
         (4, b""),
@@ -79,7 +87,12 @@ fn protobuf(draft: Draft) -> Vec<u8> {
         put_message(&mut metadata, 11, &fields(&[(1, b"a"), (2, b"1")]));
         put_message(&mut metadata, 11, &fields(&[(1, b"b"), (2, b"2")]));
     }
-    let mut owner = fields(&[(1, b"Node"), (3, b"n1"), (4, OWNER.as_bytes()), (5, b"v1")]);
+    let mut owner = fields(&[
+        (1, b"Node"),
+        (3, draft.name.as_bytes()),
+        (4, OWNER.as_bytes()),
+        (5, b"v1"),
+    ]);
     owner.extend([6 << 3, 0]);
     put_message(&mut metadata, 13, &owner);
     let entry = fields(&[
@@ -88,11 +101,11 @@ fn protobuf(draft: Draft) -> Vec<u8> {
         (3, b"coordination.k8s.io/v1"),
         (4, &timestamp(draft.written.unsigned_abs(), 0)),
         (6, b"FieldsV1"),
-        (7, &fields(&[(1, br#"{"f:spec":{}}"#)])),
+        (7, &fields(&[(1, FIELDS.as_bytes())])),
         (8, b""),
     ]);
     put_message(&mut metadata, 17, &entry);
-    let mut spec = fields(&[(1, b"n1")]);
+    let mut spec = fields(&[(1, draft.name.as_bytes())]);
     spec.extend([2 << 3, 40]);
     put_message(&mut spec, 4, &timestamp(seconds, nanos));
     let lease = fields(&[(1, &metadata), (2, &spec)]);
@@ -164,6 +177,31 @@ fn a_body_that_changes_more_is_not_a_renewal() {
         };
         let body = written(encoding, newer);
         assert_eq!(compare(encoding, DRAFT, &body), Err(Differs::Newer));
+    }
+}
+
+#[test]
+fn leases_are_as_long_as_those_of_kubelets_and_renewals_no_longer() {
+    const SHORT: &str = "node-0000012";
+    const LONG: &str = "ip-10-0-123-234.eu-central-1.compute.node";
+    for (name, encoding, usual) in [
+        (SHORT, Encoding::Protobuf, 494),
+        (SHORT, Encoding::Json, 815),
+        (LONG, Encoding::Protobuf, 581),
+        (LONG, Encoding::Json, 902),
+    ] {
+        let draft = Draft {
+            name,
+            labels: false,
+            ..DRAFT
+        };
+        let bytes = written(encoding, draft);
+        let apart = bytes.len().abs_diff(usual);
+        assert!(apart * 20 <= usual, "{encoding:?} {name}: {}", bytes.len());
+        let lease = Lease::read(encoding, &bytes).unwrap();
+        let later = lease.renewed(time(draft.renewed + 10_000_000));
+        assert_eq!(later.len(), bytes.len());
+        assert_eq!(lease.owner().unwrap().name, name.as_bytes());
     }
 }
 
