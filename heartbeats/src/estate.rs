@@ -96,7 +96,8 @@ impl Held {
 }
 
 impl Estate {
-    /// Holds at most `limit` debts, and pays at most so many a second.
+    /// Holds at most `limit` debts, and pays at most so many a second, or as many more as it takes to
+    /// pay all that is due in time.
     pub fn new(limit: usize, payments_per_second: u32) -> Self {
         Self {
             limit,
@@ -160,6 +161,7 @@ impl Estate {
                 self.due.extend(held.place());
             }
         }
+        self.pace.hurry(self.due.len());
     }
 
     /// The next debt to pay, if it is time. It is forgotten here, unless the payment fails: then
@@ -215,20 +217,32 @@ impl Estate {
 /// So many a second, evenly, and no more at once after a pause than in a tenth of a second.
 #[derive(Debug)]
 struct Pace {
+    /// Where there is no hurry.
+    usual: Duration,
     gap: Duration,
     /// Payments are counted as if the last one was then.
     last: Moment,
 }
 
+/// How long it may take to pay all that is due at once: soon most of it is not payable any more.
+const PAID_WITHIN: Duration = Duration::from_secs(10);
 /// How late a caller may come and still take what was due since the last time.
 const TICK: Duration = Duration::from_millis(100);
 
 impl Pace {
     fn new(per_second: u32) -> Self {
+        let usual = Duration::from_secs(1) / per_second.max(1);
         Self {
-            gap: Duration::from_secs(1) / per_second.max(1),
+            usual,
+            gap: usual,
             last: Moment::default(),
         }
+    }
+
+    /// There is so much to pay.
+    fn hurry(&mut self, due: usize) {
+        let due = u32::try_from(due).unwrap_or(u32::MAX);
+        self.gap = self.usual.min(PAID_WITHIN / due.max(1));
     }
 
     fn takes(&mut self, now: Moment) -> bool {
@@ -374,6 +388,20 @@ mod tests {
             .flat_map(|step| estate.next(at(60_000 + step * 10)))
             .count();
         assert_eq!(paid, 100);
+    }
+
+    #[test]
+    fn many_debts_are_paid_faster() {
+        let mut estate = Estate::new(9_999, 100);
+        (0..5_000).for_each(|uid| assert!(estate.hear(Peer(0), FIRST, debt(uid, 100, 0))));
+        estate.died(at(0), Peer(0));
+        let pay =
+            |estate: &mut Estate, millis| std::iter::from_fn(|| estate.next(at(millis))).count();
+        let paid: usize = (1..=200).map(|step| pay(&mut estate, step * 50)).sum();
+        assert!((4_900..=5_000).contains(&paid), "{paid} in ten seconds");
+        estate.hear(Peer(1), FIRST, debt(9_000, 100, 0));
+        estate.died(at(20_000), Peer(1));
+        assert_eq!(estate.pace.gap, estate.pace.usual);
     }
 
     #[test]

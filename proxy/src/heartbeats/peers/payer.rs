@@ -43,11 +43,13 @@ pub(super) async fn run(shared: Arc<Shared>, store: Arc<impl Store>) {
     let mut paying = JoinSet::new();
     loop {
         tokio::select! {
-            _ = ticks.tick() => while paying.len() < PAYING_MAX {
-                let Some(debt) = shared.next_debt() else { break };
-                paying.spawn(Arc::clone(&shared).pay(Arc::clone(&store), debt));
-            },
+            _ = ticks.tick() => {}
             Some(_) = paying.join_next() => {}
+        }
+        while paying.len() < PAYING_MAX
+            && let Some(debt) = shared.next_debt()
+        {
+            paying.spawn(Arc::clone(&shared).pay(Arc::clone(&store), debt));
         }
     }
 }
