@@ -14,6 +14,7 @@
 
 pub mod frames;
 pub mod json;
+pub mod leases;
 pub mod objects;
 pub mod protobuf;
 pub mod requests;
@@ -30,7 +31,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 13] = [
     target("json", json::json),
     target("protobuf", protobuf::protobuf),
     target("frames_json", frames::json),
@@ -42,6 +43,8 @@ pub const TARGETS: [Target; 11] = [
     target("labels", selectors::labels),
     target("fields", selectors::fields),
     target("token", tokens::token),
+    target("lease_json", leases::json),
+    target("lease_protobuf", leases::protobuf),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8])) -> Target {

@@ -34,6 +34,20 @@ pub fn protobuf(input: &[u8]) {
     }
 }
 
+/// Numbers and contents of all fields, varints as they stand.
+pub(crate) fn fields(input: &[u8]) -> Option<Vec<(u64, Vec<u8>)>> {
+    let content = |field: Field| {
+        let content = match field.value {
+            Value::Bytes(range) => input[range].to_vec(),
+            Value::Varint(number) => number.to_be_bytes().to_vec(),
+            Value::Fixed => input[field.start..field.end].to_vec(),
+        };
+        (field.number, content)
+    };
+    let fields = decode(input, &mut false)?;
+    Some(fields.into_iter().map(content).collect())
+}
+
 fn decode(input: &[u8], large: &mut bool) -> Option<Vec<Field>> {
     let mut fields = Vec::new();
     let mut at = 0;
