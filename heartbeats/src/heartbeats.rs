@@ -5,147 +5,20 @@
 //! each test may rely on those before. Refuses to act by itself: no write happens without a renewal
 //! that asked for it, so what a dead kubelet would have said is never said for it.
 
+mod told;
+
+pub use told::Report;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::bounds::Bounds;
-use crate::estate::Debt;
+use crate::decision::{Asked, AskedStatus, Decision, Reason, StatusDecision, Turn};
 use crate::honesty::{Honesty, PROOF, Proof};
 use crate::node::Node;
 use crate::write::{After, Needless, Outcome, Write};
 use crate::writes::{Limits, Place, Ticket, Writes};
-use crate::{Lease, MicroTime, Moment, Owner, Renewal, StatusRenewal, StatusTimes, Uid};
-
-/// What a client that is shed is told to wait.
-pub const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// A renewal, and what the caches say about it.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// Of the caller's identity, and of the path: they are the same.
-    pub node: &'a str,
-    /// Which connection it came over; any number that two of them do not share.
-    pub connection: u64,
-    /// What [`Lease::compare`] found.
-    pub renewal: Renewal,
-    /// The `renewTime` of the cached lease.
-    pub stored: MicroTime,
-    /// The owner of the cached lease; `None` too if it is being deleted.
-    pub owner: Option<Owner<'a>>,
-    /// The uid of the cached Node of that name.
-    pub node_uid: Option<Uid>,
-    /// Whether the watches of leases and nodes are alive and were heard of in the last 75 s.
-    pub fresh: bool,
-}
-
-/// What to do with a renewal.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Answer 200 with [`Lease::renewed`].
-    Absorb,
-    /// Write it now; end it by [`Heartbeats::finished`] or [`Heartbeats::gone`].
-    Write(Write),
-    /// Keep the client waiting until [`Heartbeats::next`] returns the ticket.
-    Wait(Ticket),
-    /// Forward it unchanged, and tell [`Heartbeats::forwarded`] what came of it.
-    Forward(Reason),
-    /// Answer 429 with [`RETRY_AFTER`].
-    Shed,
-}
-
-/// A heartbeat in a Node's status, and what the caches say about it.
-#[derive(Clone, Copy, Debug)]
-pub struct AskedStatus<'a> {
-    /// Of the caller's identity, and of the path: they are the same.
-    pub node: &'a str,
-    /// What [`NodeStatus::compare`](crate::NodeStatus::compare) found.
-    pub renewal: StatusRenewal,
-    /// How much older than what is said the store may be; zero to forward all.
-    pub period: Duration,
-    /// Whether the watch of nodes is alive and was heard of in the last 75 s.
-    pub fresh: bool,
-}
-
-/// What to do with a heartbeat in a Node's status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StatusDecision {
-    /// Answer 200 with [`NodeStatus::renewed`](crate::NodeStatus::renewed).
-    Absorb,
-    /// Forward it: the store is due.
-    WriteThrough,
-    /// Forward it: its lease does not allow more.
-    Forward,
-}
-
-/// Why a renewal is forwarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The replica is about to stop.
-    Draining,
-    /// A watch is not alive.
-    Stale,
-    /// The lease has no owner, another one than a Node of this name, or is being deleted.
-    NotOwned,
-    /// The Node is not there, or another one than the owner.
-    OtherNode,
-    /// Two hosts renew it.
-    Contested,
-    /// Not newer than what was heard: sent twice, or a clock that was put back.
-    NotNewer,
-    /// A write of the same lease is under way, and takes long.
-    BeingWritten,
-    /// The table is full.
-    TooManyNodes,
-}
-
-impl Reason {
-    /// A word for it, for metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Draining => "draining",
-            Self::Stale => "stale",
-            Self::NotOwned => "not-owned",
-            Self::OtherNode => "other-node",
-            Self::Contested => "contested",
-            Self::NotNewer => "not-newer",
-            Self::BeingWritten => "being-written",
-            Self::TooManyNodes => "too-many-nodes",
-        }
-    }
-}
-
-/// Whose turn it is.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// Write it.
-    Write(Write),
-    /// The store got as new meanwhile: answer 200 with [`Lease::renewed`].
-    Absorb,
-    /// The lease is another one by now: forward the client's request.
-    Forward,
-    /// It waited too long: answer 429.
-    Shed,
-}
-
-/// What is known about one node, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// The newest time the kubelet said.
-    pub heard: MicroTime,
-    /// The newest in the store.
-    pub written: MicroTime,
-    /// When it was heard of.
-    pub heard_at: Option<Moment>,
-    /// When what is in the store was heard.
-    pub written_at: Option<Moment>,
-    /// When a renewal of it is written next, at the earliest.
-    pub due_at: Option<Moment>,
-    /// The longest usual time between renewals.
-    pub interval: Option<Duration>,
-    /// Whether two hosts seem to renew it.
-    pub contested: bool,
-}
+use crate::{Lease, Moment, Owner, Renewal, StatusRenewal, StatusTimes, Uid};
 
 /// Absorbs renewals. Its owner calls it under a lock; every call but [`Self::owed`],
 /// [`Self::tell_all`] and [`Self::oldest_unwritten`] takes about a microsecond.
@@ -461,91 +334,6 @@ impl Heartbeats {
             && self.nodes.get(name).is_some_and(|node| plain(node))
     }
 
-    /// What was answered here and is not in the store; for peers, when this replica stops.
-    pub fn owed(&self) -> impl Iterator<Item = Debt> {
-        self.nodes.iter().filter_map(|(name, node)| {
-            node.owed()?;
-            Some(debt(name, node))
-        })
-    }
-
-    /// What peers have not been told: at most `limit` nodes, the longest untold first. A debt that
-    /// is paid is told too.
-    pub fn changes(&mut self, limit: usize) -> Vec<Debt> {
-        let mut debts = Vec::new();
-        while debts.len() < limit {
-            let Some(name) = self.changed.pop_front() else {
-                break;
-            };
-            if let Some(node) = self.nodes.get_mut(&name).filter(|node| node.changed) {
-                node.changed = false;
-                debts.push(debt(&name, node));
-            }
-        }
-        debts
-    }
-
-    /// Peers have to hear everything that is owed, because others than before are there.
-    pub fn tell_all(&mut self) {
-        let owing = self
-            .nodes
-            .iter()
-            .filter(|(_name, node)| node.owed().is_some());
-        let names: Vec<_> = owing.map(|(name, _node)| Arc::clone(name)).collect();
-        names.iter().for_each(|name| self.tell(name));
-    }
-
-    /// How many nodes peers have not been told about since they changed.
-    pub fn untold(&self) -> usize {
-        self.changed.len()
-    }
-
-    /// Since when the longest unwritten answer has been waiting for a write of its node.
-    pub fn oldest_unwritten(&self) -> Option<Moment> {
-        let owing = self.nodes.values().filter(|node| node.owed().is_some());
-        owing.filter_map(|node| node.written_at()).min()
-    }
-
-    /// What is known about a node.
-    pub fn report(&self, now: Moment, name: &str) -> Option<Report> {
-        let node = self.nodes.get(name)?;
-        // The usual duration: that of the lease is not kept.
-        let flush_period = node.flush_period(&self.bounds(), 40);
-        Some(Report {
-            heard: node.heard,
-            written: node.written,
-            heard_at: node.heard_at,
-            written_at: node.written_at(),
-            due_at: node
-                .written_at()
-                .map(|written_at| written_at + flush_period),
-            interval: node.interval(),
-            contested: node.is_contested(now),
-        })
-    }
-
-    /// Writes of renewals that were heard in time and ended less than 15 s before the node would be
-    /// given up.
-    pub const fn deadline_misses(&self) -> u64 {
-        self.deadline_misses
-    }
-
-    /// How many nodes are known.
-    pub fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
-    }
-
-    /// Writes that wait, that are under way, and that may be.
-    pub fn writes(&self) -> (usize, u32, u32) {
-        let writes = &self.writes;
-        (writes.waiting(), writes.under_way(), writes.allowed())
-    }
-
     fn forget(&mut self, name: &str, uid: Option<Uid>) {
         if self
             .nodes
@@ -554,37 +342,5 @@ impl Heartbeats {
         {
             self.nodes.remove(name);
         }
-    }
-
-    fn tell_by_name(&mut self, name: &str) {
-        if let Some((name, _node)) = self.nodes.get_key_value(name) {
-            let name = Arc::clone(name);
-            self.tell(&name);
-        }
-    }
-
-    /// Notes that peers have to hear of a node, if there are any. The list is bounded: when it is
-    /// twice the table, names in it are of nodes long gone.
-    fn tell(&mut self, name: &Arc<str>) {
-        let Some(node) = self.nodes.get_mut(name) else {
-            return;
-        };
-        if !self.bounds.settings().peers || std::mem::replace(&mut node.changed, true) {
-            return;
-        }
-        self.changed.push_back(Arc::clone(name));
-        if self.changed.len() > 2 * self.limits.nodes {
-            self.changed.pop_front();
-        }
-    }
-}
-
-fn debt(name: &Arc<str>, node: &Node) -> Debt {
-    Debt {
-        node: Arc::clone(name),
-        uid: node.uid,
-        renew_time: node.acknowledged.max(node.written),
-        written: node.written,
-        heard_at: node.heard_at.unwrap_or_default(),
     }
 }

@@ -79,6 +79,7 @@
 //! ```
 
 mod bounds;
+mod decision;
 mod estate;
 mod heartbeats;
 mod heirs;
@@ -94,10 +95,9 @@ mod write;
 mod writes;
 
 pub use bounds::{Bounds, BoundsError, Seconds, Settings};
+pub use decision::{Asked, AskedStatus, Decision, RETRY_AFTER, Reason, StatusDecision, Turn};
 pub use estate::{Debt, Estate, Peer};
-pub use heartbeats::{
-    Asked, AskedStatus, Decision, Heartbeats, RETRY_AFTER, Reason, Report, StatusDecision, Turn,
-};
+pub use heartbeats::{Heartbeats, Report};
 pub use heirs::{Heir, Heirs};
 pub use honesty::Honesty;
 pub use lease::{Differs, Encoding, Lease, Owner, Renewal, Uid, Unread};
