@@ -5,6 +5,7 @@
 //! The kubelet echoes the bytes of the last answer, as client-go does, with another `renewTime`.
 
 mod absorbed;
+mod failover;
 mod forwarded;
 mod honest;
 mod replicas;
@@ -21,7 +22,7 @@ use watershed_loadtest::apiserver::{Apiserver, Options};
 
 use crate::{
     client::{Answer, Client, JSON, PROTOBUF, Protocol, full},
-    fixture::Fixture,
+    fixture::{Fixture, ask_admin},
     objects::{load, version},
     peer::metric,
 };
