@@ -37,7 +37,7 @@ pub(crate) use self::local::Local;
 use self::revocations::Basis;
 pub(crate) use self::revocations::{Marks, Member, Revocations};
 pub(crate) use self::tenure::{Holding, Tenure, Tenures};
-use crate::authn::{ReviewError, Reviewer, Reviews};
+use crate::authn::{ReviewError, Reviewer, Reviews, UserInfo};
 use crate::memo::Origin;
 use crate::metrics::AuthorizationLabels;
 use crate::request::RequestInfo;
@@ -55,6 +55,11 @@ impl Permit {
     /// Whether this is the permit for that request, selectors included.
     pub(crate) fn covers(&self, info: &RequestInfo) -> bool {
         self.attributes == Attributes::new(Arc::clone(&self.attributes.user), info)
+    }
+
+    /// Whose it is.
+    pub(crate) fn user(&self) -> &UserInfo {
+        &self.attributes.user
     }
 
     /// Who decided.

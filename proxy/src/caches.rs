@@ -21,9 +21,10 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use watershed_cache::{Observer, Options, Resource, WatchCache, Writer, encoding::Encoding};
-use watershed_config::{Live, ResourceSettings};
+use watershed_config::{Live, ResourceSettings, Subjects};
 
 use crate::{
+    authn::UserInfo,
     authz::{Feed, Inputs},
     discovery::{Discovered, Discovery, GroupVersionResource},
     drain::Drain,
@@ -92,7 +93,17 @@ pub(crate) struct Cached {
     definition: Arc<str>,
     /// What it tells authorization, if it does.
     feed: Option<Arc<Feed>>,
+    /// Whose watches are told of no heartbeats, if anybody's.
+    without_heartbeats: Option<Arc<Subjects>>,
     stop: CancellationToken,
+}
+
+impl Cached {
+    /// Whether heartbeats are nothing to the watches of a user.
+    pub(crate) fn is_quiet_for(&self, user: &UserInfo) -> bool {
+        let subjects = self.without_heartbeats.as_ref();
+        subjects.is_some_and(|it| it.contains(&user.name, &user.groups))
+    }
 }
 
 /// The `Warning` headers last seen upstream, shared with the lister that sees them.
@@ -110,6 +121,16 @@ impl Warnings {
     }
 }
 
+/// Who is told what by caches, besides those who read them.
+pub(crate) struct Told {
+    /// Authorization.
+    pub(crate) inputs: Inputs,
+    /// Absorption, of leases, if there is any.
+    pub(crate) leases: Option<LeaseFeed>,
+    /// Whose watches of Nodes are told of no heartbeats.
+    pub(crate) without_heartbeats: Arc<Subjects>,
+}
+
 /// The open caches. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Caches {
@@ -124,10 +145,7 @@ struct Shared {
     metrics: Metrics,
     /// The threads watches live on.
     workers: watershed_cache::Workers,
-    /// What authorization is to be told.
-    inputs: Inputs,
-    /// What is to be told of leases, if heartbeats are absorbed.
-    lease_feed: Option<LeaseFeed>,
+    told: Told,
     open: Mutex<HashMap<CacheKey, Cached>>,
     /// Until when a key is not tried again. Bounded by [`OPEN_MAX`].
     refused: Mutex<HashMap<CacheKey, Instant>>,
@@ -141,7 +159,7 @@ impl Caches {
         drain: Drain,
         metrics: Metrics,
         workers: watershed_cache::Workers,
-        (inputs, lease_feed): (Inputs, Option<LeaseFeed>),
+        told: Told,
     ) -> Self {
         let caches = Self {
             shared: Arc::new(Shared {
@@ -151,8 +169,7 @@ impl Caches {
                 drain: drain.clone(),
                 metrics,
                 workers,
-                inputs,
-                lease_feed,
+                told,
                 open: Mutex::default(),
                 refused: Mutex::default(),
             }),
@@ -241,7 +258,7 @@ impl Caches {
     /// What authorization depends on and can be had, by name, and whether it is all there. For
     /// readiness.
     pub(crate) fn inputs(&self) -> Vec<(String, bool)> {
-        let inputs = &self.shared.inputs;
+        let inputs = &self.shared.told.inputs;
         let fed = inputs.wanted().filter_map(|(group, resource)| {
             let cache = inputs.cache_of(group, resource)?;
             Some((qualified(resource, group), cache.is_ready()))
@@ -315,13 +332,16 @@ impl Shared {
         discovered: &Discovered,
         settings: &ResourceSettings,
     ) -> (Cached, Writer) {
-        let feed = self.inputs.feed(&key.gvr.group, &key.gvr.resource);
+        let feed = self.told.inputs.feed(&key.gvr.group, &key.gvr.resource);
+        let spared = &self.told.without_heartbeats;
+        let is_spared = key.gvr == heartbeats::nodes() && !spared.is_empty();
         let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         let options = Options {
             objects_bytes: bytes(settings.objects),
             history_bytes: bytes(settings.history_bytes),
             history_age: settings.history_age,
             workers: self.workers.clone(),
+            heartbeats: is_spared,
             observer: match &feed {
                 Some(feed) => Some(Arc::clone(feed) as _),
                 None => self.observer_of_leases(key),
@@ -331,7 +351,7 @@ impl Shared {
         let resource = Arc::new(discovered.resource.clone());
         let (writer, cache) = WatchCache::new(resource, key.encoding, options);
         if let Some(feed) = &feed {
-            self.inputs.feeds(feed, &cache);
+            self.told.inputs.feeds(feed, &cache);
         }
         let cached = Cached {
             cache,
@@ -339,6 +359,7 @@ impl Shared {
             key: key.clone(),
             definition: discovered.definition.as_str().into(),
             feed,
+            without_heartbeats: is_spared.then(|| Arc::clone(spared)),
             stop: CancellationToken::new(),
         };
         (cached, writer)
@@ -346,14 +367,14 @@ impl Shared {
 
     fn observer_of_leases(&self, key: &CacheKey) -> Option<Arc<dyn Observer>> {
         let is_lease = key.gvr == heartbeats::leases();
-        let feed = self.lease_feed.clone().filter(|_| is_lease)?;
+        let feed = self.told.leases.clone().filter(|_| is_lease)?;
         Some(Arc::new(feed))
     }
 
     /// Whether absorption needs the cache, once it is open.
     fn absorbs_by(&self, key: &CacheKey) -> bool {
         let inputs = [heartbeats::leases(), heartbeats::nodes()];
-        self.lease_feed.is_some() && inputs.contains(&key.gvr)
+        self.told.leases.is_some() && inputs.contains(&key.gvr)
     }
 
     /// `None` when the configuration passes the resource or the encoding through.

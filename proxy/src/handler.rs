@@ -175,10 +175,10 @@ impl Handler {
         if let Some(absorber) = &self.absorber
             && let Some(head) = heartbeats::Head::of(&request, query, &identity.user)
         {
-            let put = (absorber, head, request);
+            let beat = (absorber, head, request);
             let patience = deadline.unwrap_or(live.limits.request_timeout);
             let caller = (connection, &identity, place);
-            return Box::pin(self.renewal(put, caller, (info, query), patience)).await;
+            return Box::pin(self.heartbeat(beat, caller, (info, query), patience)).await;
         }
         let begun = Instant::now();
         let asked = Asked {
@@ -212,8 +212,8 @@ impl Handler {
         }
     }
 
-    /// The answer to what may be a renewal of a node's lease, by its head.
-    async fn renewal(
+    /// The answer to what may be a heartbeat of a node, by its head.
+    async fn heartbeat(
         &self,
         (absorber, head, request): (&Absorber, heartbeats::Head, Request<Incoming>),
         (connection, identity, place): (&Arc<ConnectionInfo>, &Identity, Option<Place>),
@@ -221,13 +221,13 @@ impl Handler {
         patience: Duration,
     ) -> Answered {
         let deadline = Instant::now() + patience;
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let errors = ErrorsOf {
             headers: &parts.headers,
             query,
         };
         let late = || Answered::refused(Status::request_timeout(), errors);
-        let body = match timeout_at(deadline, heartbeats::collect(body)).await {
+        let body = match timeout_at(deadline, head.collect(body)).await {
             Ok(Some(body)) => body,
             // Cut off by its client, which reads no answer.
             Ok(None) => {
@@ -244,7 +244,7 @@ impl Handler {
                 Err(_) => Renewed::Forward,
                 Ok(permit) => {
                     debug_assert!(permit.covers(info), "a permit is for one request");
-                    let put = heartbeats::Put {
+                    let beat = heartbeats::Beat {
                         head: &head,
                         parts: &parts,
                         body: &body,
@@ -252,28 +252,30 @@ impl Handler {
                         connection,
                         errors,
                     };
-                    absorber.renew(&put).await
+                    absorber.absorb(&beat).await
                 }
             }
         };
-        match timeout_at(deadline, absorbing).await {
-            Err(_) => late(),
+        let absorbed = timeout_at(deadline, absorbing).await;
+        let format = errors.format();
+        let body = match absorbed {
+            Err(_) => return late(),
             Ok(Renewed::Here(response)) => {
                 let served = "heartbeat";
-                Answered { served, response }.keep(place)
+                return Answered { served, response }.keep(place);
             }
-            Ok(Renewed::Forward) => {
-                let format = errors.format();
-                let request = Request::from_parts(parts, Body::full(body));
-                let due = (Reason::Doubt(Doubt::Method), Some(deadline + OWN_TIMEOUT));
-                let carried = (identity, place);
-                let answered = self
-                    .forwarded(request, connection, carried, due, &format)
-                    .await;
-                absorber.forwarded(answered.response.status(), patience);
-                answered
+            Ok(Renewed::Forward) => body,
+            Ok(Renewed::ForwardWith(body)) => {
+                parts.headers.remove(header::CONTENT_LENGTH);
+                body
             }
-        }
+        };
+        let request = Request::from_parts(parts, Body::full(body));
+        let due = (Reason::Doubt(Doubt::Method), Some(deadline + OWN_TIMEOUT));
+        let forwarding = self.forwarded(request, connection, (identity, place), due, &format);
+        let answered = forwarding.await;
+        absorber.forwarded(&head, answered.response.status(), patience);
+        answered
     }
 
     /// The apiserver's answer, which may take until it is due.

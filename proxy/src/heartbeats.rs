@@ -1,4 +1,5 @@
-//! Heartbeats of nodes: most renewals of Leases are answered here, and one in a few is written.
+//! Heartbeats of nodes: most renewals of Leases, and of what a Node's status says of being alive, are
+//! answered here, and one in a few is written.
 //!
 //! Owns: the one object that does so for a replica, its task, and what it tells operators. What may
 //! be absorbed is decided in the crate `watershed-heartbeats`, which does no I/O; here is the I/O.
@@ -7,10 +8,12 @@
 //!
 //! ```text
 //!  handler ─► renewal ─► Ledger (one lock: table of nodes, queue) ─► 200, PUT, forward, 429
+//!          └► status ─────┤                                        └► 200, forward
 //!                           ▲
 //!  caches ──► leases ───────┘   every change of a lease, before any reader hears of it
 //! ```
 
+mod head;
 mod leases;
 mod ledger;
 mod metrics;
@@ -18,23 +21,56 @@ mod payment;
 mod peers;
 mod renewal;
 mod report;
+mod status;
 
 use std::{hash::RandomState, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use http::{Response, request::Parts};
 use tokio::time::MissedTickBehavior;
 
+use self::head::What;
 pub(crate) use self::{
+    head::Head,
     leases::{LeaseFeed, leases, nodes},
     ledger::Ledger,
     metrics::HeartbeatMetrics,
     payment::Payments,
     peers::{PeerMetrics, Peers},
-    renewal::{Head, Put, Renewed, collect},
 };
-use crate::{caches::Caches, drain::Drain, passthrough::Passthrough};
+use crate::{
+    authn::Identity, body::Body, caches::Caches, drain::Drain, listener::ConnectionInfo,
+    negotiate::ErrorsOf, passthrough::Passthrough,
+};
 
 /// How often those are called whose time in the queue is over.
 const CALLING: Duration = Duration::from_secs(1);
+
+/// A request that may be a heartbeat, and is permitted.
+pub(crate) struct Beat<'a> {
+    /// Its head.
+    pub(crate) head: &'a Head,
+    /// As it came.
+    pub(crate) parts: &'a Parts,
+    /// As it came.
+    pub(crate) body: &'a Bytes,
+    /// Who sends it.
+    pub(crate) identity: &'a Identity,
+    /// Over what.
+    pub(crate) connection: &'a ConnectionInfo,
+    /// How errors are written.
+    pub(crate) errors: ErrorsOf<'a>,
+}
+
+/// What becomes of it.
+pub(crate) enum Renewed {
+    /// It is answered.
+    Here(Response<Body>),
+    /// It is sent on unchanged.
+    Forward,
+    /// It is sent on with this body, which says all that its own does.
+    ForwardWith(Bytes),
+}
 
 /// Absorbs the heartbeats of nodes. Clones are the same.
 #[derive(Clone)]
@@ -73,6 +109,15 @@ impl Absorber {
             ledger: Arc::clone(&self.ledger),
             caches: self.caches.clone(),
             passthrough: self.passthrough.clone(),
+        }
+    }
+
+    /// Answers what may be a heartbeat, or says how it is to be forwarded. The caller tells
+    /// [`Self::forwarded`] what came of that.
+    pub(crate) async fn absorb(&self, beat: &Beat<'_>) -> Renewed {
+        match beat.head.what {
+            What::Lease => self.renew(beat).await,
+            What::Status => self.patch(beat),
         }
     }
 

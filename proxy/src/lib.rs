@@ -61,7 +61,7 @@ use crate::{
     authn::{Authenticator, FrontProxies, Reviewer},
     authz::{Authorizer, Inputs, Local, Revocations, Tenures},
     budget::ListBudget,
-    caches::Caches,
+    caches::{Caches, Told},
     callers::Callers,
     drain::Drain,
     handler::Handler,
@@ -134,7 +134,7 @@ impl Proxy {
             drain.clone(),
             metrics.clone(),
             workers.to_caches().clone(),
-            (inputs.clone(), ledger.clone().map(LeaseFeed::new)),
+            told(startup, &inputs, ledger.as_ref()),
         );
         let assertion = Assertion::from(&upstream_options.asserted);
         let passthrough = Passthrough::new(upstream.clone(), assertion, drain.clone());
@@ -323,7 +323,8 @@ async fn ledger(
     let Heartbeats::Coalesce(coalesce) = heartbeats else {
         return Ok((None, None));
     };
-    let ledger = Arc::new(Ledger::new(coalesce.bounds, coalesce.nodes));
+    let ledger = Ledger::new(coalesce.bounds, coalesce.nodes);
+    let ledger = Arc::new(ledger.with_status_period(coalesce.node_status_period));
     let Some(settings) = &coalesce.peers else {
         return Ok((Some(ledger), None));
     };
@@ -354,6 +355,14 @@ async fn bind(startup: &Startup) -> anyhow::Result<(Listener, Admin)> {
     let probes = Admin::bind(admin).await;
     let probes = probes.map_err(|error| cannot_listen("admin.address", admin, &error))?;
     Ok((listener, probes))
+}
+
+fn told(startup: &Startup, inputs: &Inputs, ledger: Option<&Arc<Ledger>>) -> Told {
+    Told {
+        inputs: inputs.clone(),
+        leases: ledger.map(|ledger| LeaseFeed::new(Arc::clone(ledger))),
+        without_heartbeats: Arc::new(startup.suppress_node_events.clone()),
+    }
 }
 
 fn serve_probes(

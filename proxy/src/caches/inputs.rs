@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Until `leaving`.
 pub(super) async fn run(caches: Caches, leaving: CancellationToken) {
-    let inputs = &caches.shared.inputs;
+    let inputs = &caches.shared.told.inputs;
     loop {
         for (group, resource) in inputs.wanted() {
             if inputs.cache_of(group, resource).is_none()
@@ -32,7 +32,7 @@ pub(super) async fn run(caches: Caches, leaving: CancellationToken) {
             }
         }
         inputs.catch_up();
-        if caches.shared.lease_feed.is_some() {
+        if caches.shared.told.leases.is_some() {
             for gvr in [heartbeats::leases(), heartbeats::nodes()] {
                 if let Err(why) = open_as_configured(&caches, &gvr).await {
                     let (resource, why) = (&*gvr.resource, why.as_str());

@@ -43,7 +43,7 @@ pub(super) async fn run(shared: Arc<Shared>, cached: Cached, writer: Writer) {
 /// Takes the cache out of the map first, so that nobody is handed a closed one, then tells who waits for it.
 fn close(shared: &Shared, cached: &Cached) {
     if let Some(feed) = &cached.feed {
-        shared.inputs.ended(feed);
+        shared.told.inputs.ended(feed);
     }
     let closed = shared.open.lock().remove(&cached.key);
     cached.stop.cancel();

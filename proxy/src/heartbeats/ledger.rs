@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use parking_lot::{Mutex, MutexGuard};
@@ -28,6 +29,7 @@ pub(crate) struct Ledger {
     began: Instant,
     table: Mutex<Table>,
     estate: Mutex<Estate>,
+    status_period: Duration,
 }
 
 struct Table {
@@ -90,7 +92,22 @@ impl Ledger {
                 waiting: HashMap::new(),
             }),
             estate: Mutex::new(Estate::new(nodes, PAYMENTS_PER_SECOND)),
+            status_period: Duration::ZERO,
         }
+    }
+
+    /// The same, in which the store's word of a Node's heartbeat may get as old as `period`; zero, the
+    /// default, absorbs none in a status.
+    pub(crate) fn with_status_period(self, period: Duration) -> Self {
+        Self {
+            status_period: period,
+            ..self
+        }
+    }
+
+    /// How old the store's word of a Node's heartbeat may get.
+    pub(super) const fn status_period(&self) -> Duration {
+        self.status_period
     }
 
     /// Now, by the clock of everything here.

@@ -1,43 +1,33 @@
-//! One renewal, from the head of the PUT to its answer.
+//! One renewal, from its body to its answer.
 //!
-//! Owns: what may be a renewal by its head (caller, path, query, media types, length), the answer of
-//! one that is absorbed or written, and what the ledger is told. Refuses: to authenticate or permit
-//! anybody, which has happened, and to understand a body that [`Lease::compare`] does not.
+//! Owns: the answer of one that is absorbed or written, and what the ledger is told. Refuses: to
+//! authenticate or permit anybody, which has happened, and to understand a body that
+//! [`Lease::compare`] does not.
 //! Invariant: whatever is not certain is [`Renewed::Forward`], with the client's own bytes.
 //!
 //! ```text
-//!  head ─► body ─► permit ─► compare ─► decide ─┬─ Absorb ──► 200 from the cached lease
-//!                                               ├─ Write ───► PUT ─► the apiserver's answer
-//!                                               ├─ Wait ────► its turn, then as above
-//!                                               ├─ Forward ─► as it came
-//!                                               └─ Shed ────► 429
+//!  body ─► compare ─► decide ─┬─ Absorb ──► 200 from the cached lease
+//!                             ├─ Write ───► PUT ─► the apiserver's answer
+//!                             ├─ Wait ────► its turn, then as above
+//!                             ├─ Forward ─► as it came
+//!                             └─ Shed ────► 429
 //! ```
 
 use std::{hash::BuildHasher, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 use watershed_cache::{Object, WatchCache, encoding::Encoding};
 use watershed_heartbeats::{Asked, Lease, Needless, Outcome, RETRY_AFTER, Renewal};
 
 use super::{
-    Absorber,
+    Absorber, Beat, Head, Renewed,
     leases::{self, Seen, lease_in},
     ledger::{Followed, Pending, Step},
 };
-use crate::{
-    authn::{Identity, UserInfo},
-    body::Body,
-    listener::ConnectionInfo,
-    negotiate::{Action, Endpoint, ErrorsOf, Media, Negotiated, Transform, negotiate},
-    request::{Doubt, Query},
-    status::Status,
-};
+use crate::{body::Body, negotiate::ErrorsOf, status::Status};
 
-/// Longer bodies are not looked into. In bytes; a lease has some 900.
-const BODY_MAX: usize = 16 << 10;
 /// The longest answer to a write that is read. In bytes.
 pub(super) const ANSWER_MAX: usize = 64 << 10;
 /// A write that takes longer has failed; a kubelet gives up after 10 s. Nothing is concluded from a
@@ -46,105 +36,10 @@ pub(crate) const WRITE_MAX: Duration = Duration::from_secs(9);
 /// How long a conflict waits for the cache to have what it is about.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-/// A PUT that may be a renewal, as far as its head tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Head {
-    node: String,
-    sent: Encoding,
-    accepted: Encoding,
-}
-
-/// What becomes of a renewal.
-pub(crate) enum Renewed {
-    /// It is answered.
-    Here(Response<Body>),
-    /// It is sent on unchanged.
-    Forward,
-}
-
-impl Head {
-    /// What `request` may be a renewal of: F1 of the predicate. `None` for everything else.
-    pub(crate) fn of<B>(request: &Request<B>, query: &Query, user: &UserInfo) -> Option<Self> {
-        if *request.method() != Method::PUT {
-            return None;
-        }
-        let path = request.uri().path();
-        let node =
-            path.strip_prefix("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/")?;
-        let own = user.name.strip_prefix("system:node:");
-        let headers = request.headers();
-        let plain = own == Some(node)
-            && user.is_node()
-            && query.has_only("timeout")
-            && Doubt::of_headers(headers).is_none()
-            && !headers.contains_key(header::CONTENT_ENCODING)
-            && length(headers).is_some_and(|length| length <= BODY_MAX);
-        if !plain {
-            return None;
-        }
-        let sent = match headers.get(header::CONTENT_TYPE)?.as_bytes() {
-            b"application/json" => Encoding::Json,
-            b"application/vnd.kubernetes.protobuf" => Encoding::Protobuf,
-            _ => return None,
-        };
-        let endpoint = Endpoint {
-            action: Action::Get,
-            custom: false,
-        };
-        let accepted = match negotiate(headers, query, endpoint).ok()? {
-            Negotiated {
-                media: Media::Json { pretty: false },
-                transform: Transform::None,
-            } => Encoding::Json,
-            Negotiated {
-                media: Media::Protobuf,
-                transform: Transform::None,
-            } => Encoding::Protobuf,
-            Negotiated { .. } => return None,
-        };
-        Some(Self {
-            node: node.to_owned(),
-            sent,
-            accepted,
-        })
-    }
-}
-
-fn length(headers: &http::HeaderMap) -> Option<usize> {
-    let length = headers.get(header::CONTENT_LENGTH)?;
-    length.to_str().ok()?.parse().ok()
-}
-
-/// The body of a PUT, whose head says that it is short. `None` if it does not come.
-pub(crate) async fn collect<B>(body: B) -> Option<Bytes>
-where
-    B: hyper::body::Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let collected = Limited::new(body, BODY_MAX).collect().await;
-    collected.ok().map(http_body_util::Collected::to_bytes)
-}
-
-/// A renewal that is permitted.
-pub(crate) struct Put<'a> {
-    /// Its head.
-    pub(crate) head: &'a Head,
-    /// As it came.
-    pub(crate) parts: &'a Parts,
-    /// As it came.
-    pub(crate) body: &'a Bytes,
-    /// Who sends it.
-    pub(crate) identity: &'a Identity,
-    /// Over what.
-    pub(crate) connection: &'a ConnectionInfo,
-    /// How errors are written.
-    pub(crate) errors: ErrorsOf<'a>,
-}
-
 impl Absorber {
     /// Absorbs or writes a renewal, or says that it is to be forwarded. The caller tells
     /// [`Self::forwarded`] what came of that.
-    pub(crate) async fn renew(&self, put: &Put<'_>) -> Renewed {
+    pub(super) async fn renew(&self, put: &Beat<'_>) -> Renewed {
         let Some(seen) = Seen::find(&self.caches, put.head.sent).await else {
             return self.forward("unready");
         };
@@ -177,7 +72,7 @@ impl Absorber {
 
     async fn follow(
         &self,
-        put: &Put<'_>,
+        put: &Beat<'_>,
         (seen, renewal): (&Seen, Renewal),
         (cached, shown): (Arc<Object>, &Object),
         step: Step,
@@ -216,7 +111,7 @@ impl Absorber {
     /// Writes a renewal, and once more after a conflict.
     async fn write(
         &self,
-        put: &Put<'_>,
+        put: &Beat<'_>,
         (seen, renewal): (&Seen, Renewal),
         (mut cached, shown): (Arc<Object>, &Object),
         mut pending: Pending,
@@ -255,7 +150,7 @@ impl Absorber {
     }
 
     /// One PUT under the node's identity, and what came of it.
-    async fn put(&self, put: &Put<'_>, body: Vec<u8>) -> (Outcome, Response<Body>) {
+    async fn put(&self, put: &Beat<'_>, body: Vec<u8>) -> (Outcome, Response<Body>) {
         let mut parts = put.parts.clone();
         parts.headers.remove(header::CONTENT_LENGTH);
         let request = Request::from_parts(parts, Body::full(body));
@@ -289,18 +184,8 @@ impl Absorber {
         };
         // Another connection of the node may have renewed it later: no answer goes back in time.
         let newest = renewal.renew_time.max(lease.renew_time());
-        let mut body = lease.renewed(newest);
-        if shown.encoding() == Encoding::Json {
-            body.push(b'\n');
-        }
         self.metrics.absorbed();
-        let mut response = Response::new(Body::full(body));
-        let media_type = HeaderValue::from_static(shown.encoding().media_type());
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, media_type);
-        let private = HeaderValue::from_static("no-cache, private");
-        headers.insert(header::CACHE_CONTROL, private);
-        Renewed::Here(response)
+        Renewed::Here(answer(shown.encoding(), lease.renewed(newest)))
     }
 
     fn shed(&self, errors: ErrorsOf<'_>) -> Response<Body> {
@@ -313,14 +198,17 @@ impl Absorber {
         status.into_response(&errors.format()).map(Body::full)
     }
 
-    fn forward(&self, reason: &'static str) -> Renewed {
+    pub(super) fn forward(&self, reason: &'static str) -> Renewed {
         self.metrics.forwarded(reason);
         Renewed::Forward
     }
 
     /// Takes in what the apiserver answered to a renewal that was forwarded, or that it did not
     /// answer a client that waited for `patience`.
-    pub(crate) fn forwarded(&self, status: StatusCode, patience: Duration) {
+    pub(crate) fn forwarded(&self, head: &Head, status: StatusCode, patience: Duration) {
+        if !head.is_renewal() {
+            return; // nodes and leases may be in different stores
+        }
         let succeeded = match outcome_of(status) {
             Outcome::Written(_) => true,
             Outcome::Failed if status == StatusCode::GATEWAY_TIMEOUT && patience < WRITE_MAX => {
@@ -334,6 +222,20 @@ impl Absorber {
         self.ledger
             .with(|now, table| table.forwarded(now, succeeded));
     }
+}
+
+/// 200 with an object.
+pub(super) fn answer(encoding: Encoding, mut body: Vec<u8>) -> Response<Body> {
+    if encoding == Encoding::Json {
+        body.push(b'\n');
+    }
+    let mut response = Response::new(Body::full(body));
+    let headers = response.headers_mut();
+    let media_type = HeaderValue::from_static(encoding.media_type());
+    headers.insert(header::CONTENT_TYPE, media_type);
+    let private = HeaderValue::from_static("no-cache, private");
+    headers.insert(header::CACHE_CONTROL, private);
+    response
 }
 
 /// The newest lease, past the cache if need be.

@@ -260,7 +260,11 @@ impl Answerer<'_> {
         };
         match self.cache().watch(selection, start, bookmarks, deadline) {
             Ok(watcher) => {
-                let watcher = watcher.in_form(self.representation.form);
+                let mut watcher = watcher.in_form(self.representation.form);
+                // Without bookmarks it would not know how far it has come.
+                if bookmarks && self.cached.is_quiet_for(permit.user()) {
+                    watcher = watcher.without_heartbeats();
+                }
                 Ok(self.stream(permit, watcher, admitted))
             }
             Err(CacheError::Expired { requested, oldest }) => {
