@@ -21,6 +21,7 @@ mod isolation;
 mod kube_rs;
 mod limits;
 mod lists;
+mod node_status;
 mod objects;
 mod operations;
 mod parity;
