@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::write::Write;
 use crate::writes::Ticket;
+#[cfg(doc)]
+use crate::{Heartbeats, Lease, NodeStatus};
 use crate::{MicroTime, Owner, Renewal, StatusRenewal, Uid};
 
 /// What a client that is shed is told to wait.
@@ -48,7 +50,7 @@ pub enum Decision {
 pub struct AskedStatus<'a> {
     /// Of the caller's identity, and of the path: they are the same.
     pub node: &'a str,
-    /// What [`NodeStatus::compare`](crate::NodeStatus::compare) found.
+    /// What [`NodeStatus::compare`] found.
     pub renewal: StatusRenewal,
     /// How much older than what is said the store may be; zero to forward all.
     pub period: Duration,
@@ -59,7 +61,7 @@ pub struct AskedStatus<'a> {
 /// What to do with a heartbeat in a Node's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusDecision {
-    /// Answer 200 with [`NodeStatus::renewed`](crate::NodeStatus::renewed).
+    /// Answer 200 with [`NodeStatus::renewed`].
     Absorb,
     /// Forward it: the store is due.
     WriteThrough,

@@ -39,7 +39,6 @@ impl MicroTime {
         Self::from_micros(seconds(whole)? * SECOND + micros)
     }
 
-    /// As [`Self::from_json`] reads it.
     /// As in JSON, without quotes: `2026-01-01T00:00:00.000000Z`.
     pub fn to_json(self) -> String {
         let (seconds, micros) = (self.0.div_euclid(SECOND), self.0.rem_euclid(SECOND));

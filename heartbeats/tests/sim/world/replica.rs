@@ -352,7 +352,10 @@ impl World {
             .collect();
         let heirs = Heirs::new(others.iter().map(|other| NAMES[*other]));
         let life = self.replicas[number].life;
-        for debt in self.replicas[number].beats.changes(100) {
+        let mut debts = self.replicas[number].beats.changes(100);
+        // Hash maps have an order of their own in each process; a seed has to replay.
+        debts.sort_unstable_by(|one, other| one.node.cmp(&other.node));
+        for debt in debts {
             let (uid, renewed) = (debt.uid.bits(), since_start(debt.renew_time));
             self.laws.owes(uid, renewed);
             self.laws.debts.says(life, uid, renewed);
