@@ -15,6 +15,8 @@ const PROOF: u64 = 5_000;
 /// What a kubelet said last is written by an heir within so long, or never, milliseconds.
 pub(crate) const PAYABLE: u64 = 20_000;
 
+/// A client is told to come again before it goes by itself, milliseconds.
+const PATIENCE: u64 = 7_000;
 /// A watch that was silent for longer is not believed, milliseconds.
 pub(crate) const FRESH: u64 = 75_000;
 
@@ -111,6 +113,15 @@ impl Laws {
         );
         assert!(store.versions[&uid].contains(&answer.version));
         assert!(store.latest[&uid] >= sent.renewed, "the store got as new");
+    }
+
+    /// A request waits for its turn.
+    pub(crate) fn waits(now: u64, since: Option<u64>) {
+        let waited = since.map_or(0, |since| now - since);
+        assert!(
+            waited < PATIENCE,
+            "a client that waits {waited} ms goes soon"
+        );
     }
 
     /// A replica sends a write of its own making.

@@ -31,7 +31,8 @@ pub(crate) struct Replica {
     nodes_at: usize,
     heard_at: u64,
     has_peers: bool,
-    parked: BTreeMap<Ticket, Request>,
+    /// Requests that wait, and since when.
+    parked: BTreeMap<Ticket, (u64, Request)>,
 }
 
 impl Replica {
@@ -178,7 +179,8 @@ impl World {
             }
             Decision::Write(write) => self.send(number, write, request, Some(cached)),
             Decision::Wait(ticket) => {
-                self.replicas[number].parked.insert(ticket, request);
+                let parked = (self.now, request);
+                self.replicas[number].parked.insert(ticket, parked);
             }
             Decision::Forward(_reason) => self.forward(number, &request),
             Decision::Shed => self.reply(&request, Reply::Error),
@@ -272,9 +274,10 @@ impl World {
             let moment = self.moment();
             let replica = &mut self.replicas[number];
             let Some((ticket, turn)) = replica.beats.next(moment) else {
-                return;
+                let since = replica.parked.values().map(|(since, _request)| *since);
+                return Laws::waits(self.now, since.min());
             };
-            let request = replica.parked.remove(&ticket).expect("it waits");
+            let (_since, request) = replica.parked.remove(&ticket).expect("it waits");
             let cached = replica.leases.get(&request.body.name).cloned();
             match turn {
                 Turn::Write(write) => self.send(number, write, request, cached),
@@ -312,7 +315,9 @@ impl World {
             }
         }
         for replica in &mut self.replicas {
-            let theirs = |parked: &Request| parked.kubelet == kubelet && parked.number == request;
+            let theirs = |(_since, parked): &(u64, Request)| {
+                parked.kubelet == kubelet && parked.number == request
+            };
             let found = replica
                 .parked
                 .iter()
