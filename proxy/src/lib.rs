@@ -16,7 +16,7 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::{net::TcpListener, sync::watch};
 use watershed_config::{
     Config, Credentials, Heartbeats, Live, RELOAD_INTERVAL, Reloader, Startup, UpstreamIdentity,
 };
@@ -328,8 +328,11 @@ async fn ledger(
     let Some(settings) = &coalesce.peers else {
         return Ok((Some(ledger), None));
     };
+    let listener = TcpListener::bind(settings.listen).await;
+    let listener = listener
+        .map_err(|error| cannot_listen("heartbeats.peers.listen", settings.listen, &error))?;
     let own = (drain.clone(), metrics.peers.clone());
-    let peers = Peers::new(settings, Arc::clone(&ledger), own).await;
+    let peers = Peers::new(settings, listener, Arc::clone(&ledger), own);
     let peers = peers.context("cannot meet the replicas of `heartbeats.peers`")?;
     Ok((Some(ledger), Some(peers)))
 }

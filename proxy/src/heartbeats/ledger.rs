@@ -24,6 +24,11 @@ use watershed_heartbeats::{
 /// does not hit the store at once.
 const PAYMENTS_PER_SECOND: u32 = 500;
 
+/// Debts of other replicas that are held, for each node that may be remembered: every replica tells
+/// two others what it owes, so two if all have as many nodes, and room for what one that is gone
+/// left. A debt takes some 250 bytes.
+const DEBTS_PER_NODE: usize = 3;
+
 /// The state of absorption of one replica.
 pub(crate) struct Ledger {
     began: Instant,
@@ -78,7 +83,8 @@ pub(super) struct Parked {
 }
 
 impl Ledger {
-    /// Knows of no node. At most `nodes` are remembered, and as many debts of other replicas.
+    /// Knows of no node. At most `nodes` are remembered, and three times as many debts of other
+    /// replicas.
     pub(crate) fn new(bounds: Bounds, nodes: u32) -> Self {
         let nodes = usize::try_from(nodes).unwrap_or(usize::MAX);
         let limits = Limits {
@@ -91,7 +97,10 @@ impl Ledger {
                 heartbeats: Heartbeats::new(bounds, limits),
                 waiting: HashMap::new(),
             }),
-            estate: Mutex::new(Estate::new(nodes, PAYMENTS_PER_SECOND)),
+            estate: Mutex::new(Estate::new(
+                nodes.saturating_mul(DEBTS_PER_NODE),
+                PAYMENTS_PER_SECOND,
+            )),
             status_period: Duration::ZERO,
         }
     }

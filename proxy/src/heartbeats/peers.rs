@@ -24,7 +24,7 @@ mod payer;
 mod places;
 mod tls;
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -74,17 +74,6 @@ struct Shared {
     metrics: PeerMetrics,
 }
 
-/// Why there can be no peers.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PeersError {
-    /// Of the certificates.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The listener cannot be had.
-    #[error("heartbeats.peers.listen: cannot listen on {0}: {1}")]
-    Listen(std::net::SocketAddr, io::Error),
-}
-
 /// The peers of a replica, not begun.
 pub(crate) struct Peers {
     shared: Arc<Shared>,
@@ -93,17 +82,16 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Reads the certificates and binds the listener.
+    /// Reads the certificates; others will connect to `listener`.
     ///
     /// # Errors
-    /// See [`PeersError`].
-    pub(crate) async fn new(
+    /// When files cannot be read or used.
+    pub(crate) fn new(
         settings: &config::Peers,
+        listener: TcpListener,
         ledger: Arc<Ledger>,
         (drain, metrics): (Drain, PeerMetrics),
-    ) -> Result<Self, PeersError> {
-        let listener = TcpListener::bind(settings.listen).await;
-        let listener = listener.map_err(|error| PeersError::Listen(settings.listen, error))?;
+    ) -> Result<Self, TlsError> {
         let name = ServerName::try_from(settings.server_name.clone());
         let name = name.map_err(|error| TlsError::Unusable {
             what: "name of `heartbeats.peers.serverName`",

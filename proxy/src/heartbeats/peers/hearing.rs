@@ -146,7 +146,8 @@ impl Shared {
             Ok(Ok(Some(greeted))) => greeted,
             Ok(Ok(None)) => return, // this replica itself
             Ok(Err(reason)) => {
-                return tracing::warn!(?address, %reason, "refused who is no peer");
+                self.metrics.refused.inc();
+                return tracing::debug!(?address, %reason, "refused who is no peer");
             }
             Err(_) => return tracing::debug!(?address, "no hello"),
         };

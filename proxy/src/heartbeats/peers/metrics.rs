@@ -16,6 +16,8 @@ pub(crate) struct PeerMetrics {
     pub(super) alive: Gauge,
     /// Peers that were declared gone: `goodbye`, `silent`, `lost`.
     pub(super) gone: Family<ReasonLabels, Counter>,
+    /// Connections of those who are no peers: without a certificate of a replica, most of all.
+    pub(super) refused: Counter,
     /// Debts told to heirs.
     pub(super) told: Counter,
     /// Debts heard from others.
@@ -36,6 +38,11 @@ impl PeerMetrics {
         let it = self.clone();
         to.register("peers", "Peers that hear of unwritten renewals", it.alive);
         to.register("peers_gone", "Peers declared gone, by reason", it.gone);
+        to.register(
+            "peers_refused",
+            "Connections to the peer listener from who is no peer",
+            it.refused,
+        );
         to.register("debts_told", "Unwritten renewals told to heirs", it.told);
         to.register("debts_heard", "Unwritten renewals heard of", it.heard);
         to.register("debts_held", "Unwritten renewals of peers held", it.held);

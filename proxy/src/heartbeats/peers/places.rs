@@ -61,3 +61,29 @@ impl Places {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_address_of_a_name_is_a_place() {
+        let service = |name: &str| {
+            Places::Stated(Replicas::Service {
+                name: name.to_owned(),
+                port: 6444,
+            })
+        };
+        let found = service("localhost").find().await.unwrap();
+        let loopback = ["127.0.0.1:6444", "[::1]:6444"];
+        assert!(!found.is_empty() && found.iter().all(|it| loopback.contains(&it.as_str())));
+        assert!(service("no.such.name.invalid").find().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_place_is_named_once() {
+        let stated = ["b:1", "a:1", "b:1"].map(str::to_owned);
+        let places = Places::Stated(Replicas::Servers(stated.into()));
+        assert_eq!(places.find().await.unwrap(), ["a:1", "b:1"]);
+    }
+}
