@@ -52,6 +52,7 @@ pub mod nodes;
 pub mod pages;
 pub mod parsing;
 pub mod paths;
+pub mod renewals;
 pub mod representations;
 pub mod selectors;
 pub mod streams;
@@ -250,6 +251,13 @@ macro_rules! for_each_case {
                 every_watch_sees_concurrent_writes_in_the_order_of_versions: [100],
                 events_that_expire_together_share_a_version: [101],
                 an_event_holds_the_bytes_of_a_get: [102],
+            }
+
+            renewals {
+                a_renewal_is_of_the_lease_that_was_read: [],
+                a_renewal_from_before_an_edit_is_a_conflict: [],
+                a_lease_that_is_gone_is_a_conflict_for_its_holder: [],
+                a_lease_is_renewed_by_its_own_node_only: [],
             }
 
             streams {
