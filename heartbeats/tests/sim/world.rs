@@ -105,6 +105,8 @@ pub(crate) struct World {
     peers_told_at: u64,
     /// Of a hundred writes, how many fail.
     failing: u64,
+    /// The same of those that are not payments.
+    flaky: u64,
     slow: bool,
     /// Some writes arrive long after they were sent.
     held_up: bool,
@@ -133,6 +135,7 @@ impl World {
             crashed_at: 0,
             peers_told_at: 0,
             failing: 0,
+            flaky: 0,
             slow: false,
             held_up: false,
             rng,
@@ -244,7 +247,11 @@ impl World {
             }
             let same_life = self.replicas[flight.replica].lives(flight.life);
             let unreachable = same_life && self.replicas[flight.replica].cut;
-            let outcome = if unreachable || self.rng.u64(0..100) < self.failing {
+            let flaky = match flight.cargo {
+                Cargo::Renewal(..) | Cargo::Nobodys => self.flaky,
+                Cargo::Debt(_) => 0,
+            };
+            let outcome = if unreachable || self.rng.u64(0..100) < self.failing.max(flaky) {
                 Outcome::Failed
             } else {
                 self.apply(index, same_life)
