@@ -334,7 +334,7 @@ impl Shared {
     ) -> (Cached, Writer) {
         let feed = self.told.inputs.feed(&key.gvr.group, &key.gvr.resource);
         let spared = &self.told.without_heartbeats;
-        let is_spared = key.gvr == heartbeats::nodes() && !spared.is_empty();
+        let is_spared = heartbeats::NODES.contains(key) && !spared.is_empty();
         let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         let options = Options {
             objects_bytes: bytes(settings.objects),
@@ -366,15 +366,15 @@ impl Shared {
     }
 
     fn observer_of_leases(&self, key: &CacheKey) -> Option<Arc<dyn Observer>> {
-        let is_lease = key.gvr == heartbeats::leases();
+        let is_lease = heartbeats::LEASES.contains(key);
         let feed = self.told.leases.clone().filter(|_| is_lease)?;
         Some(Arc::new(feed))
     }
 
     /// Whether absorption needs the cache, once it is open.
     fn absorbs_by(&self, key: &CacheKey) -> bool {
-        let inputs = [heartbeats::leases(), heartbeats::nodes()];
-        self.told.leases.is_some() && inputs.contains(&key.gvr)
+        let is_input = heartbeats::LEASES.contains(key) || heartbeats::NODES.contains(key);
+        self.told.leases.is_some() && is_input
     }
 
     /// `None` when the configuration passes the resource or the encoding through.

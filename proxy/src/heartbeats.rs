@@ -32,7 +32,7 @@ use tokio::time::MissedTickBehavior;
 use self::head::What;
 pub(crate) use self::{
     head::Head,
-    leases::{LeaseFeed, leases, nodes},
+    leases::{LEASES, LeaseFeed, NODES},
     ledger::Ledger,
     metrics::HeartbeatMetrics,
     payment::Payments,

@@ -33,8 +33,8 @@ pub(super) async fn run(caches: Caches, leaving: CancellationToken) {
         }
         inputs.catch_up();
         if caches.shared.told.leases.is_some() {
-            for gvr in [heartbeats::leases(), heartbeats::nodes()] {
-                if let Err(why) = open_as_configured(&caches, &gvr).await {
+            for gvr in [&heartbeats::LEASES[0].gvr, &heartbeats::NODES[0].gvr] {
+                if let Err(why) = open_as_configured(&caches, gvr).await {
                     let (resource, why) = (&*gvr.resource, why.as_str());
                     tracing::debug!(resource, why, "cannot watch what heartbeats depend on");
                 }

@@ -4,7 +4,10 @@
 //! look-up of a node's lease and uid. Refuses: to open or close caches ([`crate::caches`]), and to
 //! say anything from one whose stream is not alive.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use watershed_cache::{Object, Observer, Snapshot, WatchCache, encoding};
 use watershed_heartbeats::{Encoding, Lease, Uid};
@@ -18,22 +21,22 @@ use crate::{
 /// Where kubelets keep theirs.
 pub(crate) const NAMESPACE: &str = "kube-node-lease";
 
-/// Leases of everything, nodes among them.
-pub(crate) fn leases() -> GroupVersionResource {
-    of("coordination.k8s.io", "leases")
-}
+/// The caches of leases, in protobuf and in JSON.
+pub(crate) static LEASES: LazyLock<[CacheKey; 2]> =
+    LazyLock::new(|| keys("coordination.k8s.io", "leases"));
+/// The caches of Nodes, which own them.
+pub(crate) static NODES: LazyLock<[CacheKey; 2]> = LazyLock::new(|| keys("", "nodes"));
 
-/// Who owns them.
-pub(crate) fn nodes() -> GroupVersionResource {
-    of("", "nodes")
-}
-
-fn of(group: &str, resource: &str) -> GroupVersionResource {
-    GroupVersionResource {
+fn keys(group: &str, resource: &str) -> [CacheKey; 2] {
+    let gvr = GroupVersionResource {
         group: group.into(),
         version: "v1".into(),
         resource: resource.into(),
-    }
+    };
+    [encoding::Encoding::Protobuf, encoding::Encoding::Json].map(|encoding| CacheKey {
+        gvr: gvr.clone(),
+        encoding,
+    })
 }
 
 /// A stream that said nothing for so long is not believed; an apiserver sends bookmarks every
@@ -113,19 +116,9 @@ impl Seen {
     /// What the caches hold; opened, if they have to be. `None` while they are being filled, or
     /// cannot be had.
     pub(super) async fn find(caches: &Caches, encoding: encoding::Encoding) -> Option<Self> {
-        let leases = caches
-            .find(&CacheKey {
-                gvr: leases(),
-                encoding,
-            })
-            .await
-            .ok()?
-            .cache;
-        let encodings = [encoding::Encoding::Protobuf, encoding::Encoding::Json];
-        let nodes = encodings.into_iter().find_map(|encoding| {
-            let gvr = nodes();
-            caches.ready(&CacheKey { gvr, encoding })
-        })?;
+        let key = LEASES.iter().find(|key| key.encoding == encoding)?;
+        let leases = caches.find(key).await.ok()?.cache;
+        let nodes = NODES.iter().find_map(|key| caches.ready(key))?;
         Some(Self { leases, nodes })
     }
 

@@ -9,19 +9,19 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::timeout;
-use watershed_cache::{Object, WatchCache, encoding::Encoding};
+use watershed_cache::{Object, WatchCache};
 use watershed_heartbeats::{Debt, Outcome};
 
 use super::{
     Ledger,
-    leases::{self, FRESH, NAMESPACE, lease_in},
+    leases::{self, FRESH, LEASES, NAMESPACE, lease_in},
     peers::{Paid, Store},
     renewal::{ANSWER_MAX, WRITE_MAX, newest, outcome_of},
 };
 use crate::{
     authn::{Credential, Identity, UserInfo},
     body::Body,
-    caches::{CacheKey, Caches},
+    caches::Caches,
     passthrough::Passthrough,
 };
 
@@ -72,11 +72,7 @@ impl Store for Payments {
 impl Payments {
     /// The leases in an encoding that is cached.
     fn leases(&self) -> Option<WatchCache> {
-        let encodings = [Encoding::Protobuf, Encoding::Json];
-        encodings.into_iter().find_map(|encoding| {
-            let gvr = leases::leases();
-            self.caches.ready(&CacheKey { gvr, encoding })
-        })
+        LEASES.iter().find_map(|key| self.caches.ready(key))
     }
 
     async fn put(&self, node: &str, lease: &Object, body: Vec<u8>) -> Outcome {

@@ -22,13 +22,9 @@ use watershed_heartbeats::{
 
 use super::{
     Absorber, Beat, Renewed,
-    leases::{self, FRESH, form},
+    leases::{self, FRESH, LEASES, NODES, form},
     renewal::answer,
 };
-use crate::caches::CacheKey;
-
-const ENCODINGS: [Encoding; 2] = [Encoding::Protobuf, Encoding::Json];
-
 impl Absorber {
     /// Absorbs a patch, or says how it is to be forwarded.
     pub(super) fn patch(&self, beat: &Beat<'_>) -> Renewed {
@@ -82,9 +78,8 @@ impl Absorber {
 
     /// Whether the node's lease is this Node's, not that of one of its name before.
     fn owns_lease(&self, node: &Object) -> bool {
-        let lease = ENCODINGS.into_iter().find_map(|encoding| {
-            let gvr = leases::leases();
-            let leases = self.caches.ready(&CacheKey { gvr, encoding })?;
+        let lease = LEASES.iter().find_map(|key| {
+            let leases = self.caches.ready(key)?;
             leases::lease_in(&leases.snapshot().ok()?, node.name())
         });
         lease.is_some_and(|lease| {
@@ -100,17 +95,17 @@ impl Absorber {
         let absorbed = self
             .ledger
             .with(|_now, table| table.absorbed_status(node))?;
-        let cached = ENCODINGS
-            .into_iter()
-            .find_map(|encoding| node_in(&self.nodes(encoding)?, node))?;
+        let cached = NODES
+            .iter()
+            .find_map(|key| node_in(&self.caches.ready(key)?, node))?;
         let status = NodeStatus::read(form(cached.encoding()), cached.bytes()).ok()?;
         fold(beat.body, absorbed, status.times()).map(Bytes::from)
     }
 
     /// The Nodes in one encoding, if they are there.
     fn nodes(&self, encoding: Encoding) -> Option<WatchCache> {
-        let gvr = leases::nodes();
-        self.caches.ready(&CacheKey { gvr, encoding })
+        let key = NODES.iter().find(|key| key.encoding == encoding)?;
+        self.caches.ready(key)
     }
 }
 
