@@ -16,6 +16,7 @@
 //! ```
 
 mod answered;
+mod heartbeat;
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,12 +39,12 @@ use crate::{
     callers::{Callers, Kind, Place},
     discovery::GroupVersionResource,
     drain::Drain,
-    heartbeats::{self, Absorber, Renewed},
+    heartbeats::{Absorber, Head},
     listener::{ConnectionInfo, Protocol},
     metrics::{Metrics, ReasonLabels, RequestLabels},
     negotiate::{Action, Endpoint, ErrorsOf, negotiate},
     passthrough::Passthrough,
-    request::{self, Doubt, Query, RequestInfo, RequestInfoError, Verb},
+    request::{self, Query, RequestInfo, RequestInfoError, Verb},
     serve::{self, Compressor, Instead, Read, Reason, Representation, answer::Answerer},
     shared_reads::{Bounds, Shared, SharedKey, SharedReads},
     status::{ErrorFormat, Status},
@@ -173,7 +174,7 @@ impl Handler {
             Err(status) => return Answered::limited(status, errors),
         };
         if let Some(absorber) = &self.absorber
-            && let Some(head) = heartbeats::Head::of(&request, query, &identity.user)
+            && let Some(head) = Head::of(&request, query, &identity.user)
         {
             let beat = (absorber, head, request);
             let patience = deadline.unwrap_or(live.limits.request_timeout);
@@ -210,72 +211,6 @@ impl Handler {
                 Box::pin(self.forwarded(request, connection, carried, (reason, due), &format)).await
             }
         }
-    }
-
-    /// The answer to what may be a heartbeat of a node, by its head.
-    async fn heartbeat(
-        &self,
-        (absorber, head, request): (&Absorber, heartbeats::Head, Request<Incoming>),
-        (connection, identity, place): (&Arc<ConnectionInfo>, &Identity, Option<Place>),
-        (info, query): (&RequestInfo, &Query),
-        patience: Duration,
-    ) -> Answered {
-        let deadline = Instant::now() + patience;
-        let (mut parts, body) = request.into_parts();
-        let errors = ErrorsOf {
-            headers: &parts.headers,
-            query,
-        };
-        let late = || Answered::refused(Status::request_timeout(), errors);
-        let body = match timeout_at(deadline, head.collect(body)).await {
-            Ok(Some(body)) => body,
-            // Cut off by its client, which reads no answer.
-            Ok(None) => {
-                return Answered::refused(Status::bad_request("the body was cut off"), errors);
-            }
-            Err(_) => return late(),
-        };
-        let absorbing = async {
-            let live = Arc::clone(&self.live.borrow());
-            let attributes = Attributes::new(Arc::clone(&identity.user), info);
-            let permit = self.authorizer.authorize(&attributes, &live.authorization);
-            match permit.await {
-                // The apiserver says it.
-                Err(_) => Renewed::Forward,
-                Ok(permit) => {
-                    debug_assert!(permit.covers(info), "a permit is for one request");
-                    let beat = heartbeats::Beat {
-                        head: &head,
-                        parts: &parts,
-                        body: &body,
-                        identity,
-                        connection,
-                        errors,
-                    };
-                    absorber.absorb(&beat).await
-                }
-            }
-        };
-        let absorbed = timeout_at(deadline, absorbing).await;
-        let format = errors.format();
-        let body = match absorbed {
-            Err(_) => return late(),
-            Ok(Renewed::Here(response)) => {
-                let served = "heartbeat";
-                return Answered { served, response }.keep(place);
-            }
-            Ok(Renewed::Forward) => body,
-            Ok(Renewed::ForwardWith(body)) => {
-                parts.headers.remove(header::CONTENT_LENGTH);
-                body
-            }
-        };
-        let request = Request::from_parts(parts, Body::full(body));
-        let due = (Reason::Doubt(Doubt::Method), Some(deadline + OWN_TIMEOUT));
-        let forwarding = self.forwarded(request, connection, (identity, place), due, &format);
-        let answered = forwarding.await;
-        absorber.forwarded(&head, answered.response.status(), patience);
-        answered
     }
 
     /// The apiserver's answer, which may take until it is due.

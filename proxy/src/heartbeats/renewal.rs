@@ -88,8 +88,9 @@ impl Absorber {
             Step::Write(pending) => {
                 // It may have waited: the newest lease is the one to be written to.
                 let cached = seen.lease(&put.head.node).unwrap_or(cached);
-                self.write(put, (seen, renewal), (cached, shown), pending)
-                    .await
+                // Boxed: most renewals are absorbed and need no room for it.
+                let writing = self.write(put, (seen, renewal), (cached, shown), pending);
+                Box::pin(writing).await
             }
             Step::Wait(_) => unreachable!("a turn is no other place in the queue"),
         }
