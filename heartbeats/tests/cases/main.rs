@@ -34,6 +34,8 @@
 //! | 32 foreign edits | simulation, wire `forwarded` |
 //! | 33, 34 readers, one manager | wire `absorbed` |
 //! | 35 clients that try again at once | `trouble`, wire `honest` |
+//! | 49, 50, 51, 54 a Node's status | `tests/node_status.rs`, `proxy/tests/wire/node_status.rs` |
+//! | 52, 53 who hears of it | `cache/src/watcher/tests/heartbeats.rs`, its simulation, `proxy/tests/wire/node_status.rs` |
 
 mod objects;
 mod pace;

@@ -98,6 +98,8 @@ impl Absorber {
         let cached = NODES
             .iter()
             .find_map(|key| node_in(&self.caches.ready(key)?, node))?;
+        // What another Node of its name said is not this one's.
+        self.owns_lease(&cached).then_some(())?;
         let status = NodeStatus::read(form(cached.encoding()), cached.bytes()).ok()?;
         fold(beat.body, absorbed, status.times()).map(Bytes::from)
     }

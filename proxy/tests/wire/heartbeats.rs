@@ -153,10 +153,15 @@ impl Kubelet {
 
     /// Creates its lease.
     pub(crate) async fn make(&mut self) -> anyhow::Result<()> {
+        self.make_of(&uid("a")).await
+    }
+
+    /// Creates its lease, owned by the Node of that uid.
+    pub(crate) async fn make_of(&mut self, owner: &str) -> anyhow::Result<()> {
         let body = json!({
             "kind": "Lease", "apiVersion": "coordination.k8s.io/v1",
             "metadata": {"name": self.node, "namespace": "kube-node-lease", "ownerReferences": [
-                {"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": uid("a")},
+                {"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": owner},
             ]},
             "spec": {"holderIdentity": self.node, "leaseDurationSeconds": 40,
                 "renewTime": time(0)},

@@ -20,8 +20,8 @@ use crate::{
 };
 
 const PERIOD: u64 = 1800;
-const KINDS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
-const NODES: &str = "/api/v1/nodes";
+pub(crate) const KINDS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
+pub(crate) const NODES: &str = "/api/v1/nodes";
 
 /// A kubelet whose Node has a status, at a replica that absorbs.
 struct World {
@@ -143,7 +143,7 @@ fn time(second: u64) -> String {
 }
 
 /// As a kubelet 1.36 writes it.
-fn heartbeat(second: u64) -> String {
+pub(crate) fn heartbeat(second: u64) -> String {
     let time = time(second);
     let order = KINDS.map(|kind| json!({ "type": kind }));
     let conditions = KINDS.map(|kind| json!({"lastHeartbeatTime": time, "type": kind}));
@@ -151,7 +151,7 @@ fn heartbeat(second: u64) -> String {
 }
 
 /// The Node with other times in its conditions.
-fn beaten(mut node: Value, second: u64) -> Value {
+pub(crate) fn beaten(mut node: Value, second: u64) -> Value {
     for condition in node["status"]["conditions"].as_array_mut().unwrap() {
         condition["lastHeartbeatTime"] = time(second).into();
     }

@@ -9,6 +9,7 @@
 //! way has a control plane of its own, and so has each case that disturbs others.
 
 mod control_plane;
+mod node_status;
 mod transcript;
 
 use std::sync::Arc;
