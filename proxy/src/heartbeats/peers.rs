@@ -56,8 +56,13 @@ use crate::{
 
 /// How often peers are told what changed. What is absorbed in between dies with a replica.
 const TELLING: Duration = Duration::from_millis(200);
-/// Nodes they are told about at once; the others wait for the next time.
+/// Nodes they are told about at once at most; the others wait for the next time.
 const TOLD_AT_ONCE: usize = 16_384;
+/// The same where a peer is behind: what a replica of 100,000 nodes has to tell. A peer that does not
+/// take this in either is disconnected.
+const TOLD_AT_LEAST: usize = 2_048;
+/// Debts in a frame, about.
+const TOLD_IN_FRAME: usize = 200;
 /// How long the last debts may take at the end.
 const HANDOVER: Duration = Duration::from_secs(3);
 
@@ -234,8 +239,10 @@ impl Shared {
 
     /// Tells heirs what changed; `true` if that was all.
     fn tell_changes(&self, ready: &Ready) -> bool {
-        let changes = self.ledger.with(|_now, table| table.changes(TOLD_AT_ONCE));
-        let is_all = changes.len() < TOLD_AT_ONCE;
+        let room = ready.room() / 2 * TOLD_IN_FRAME;
+        let limit = room.clamp(TOLD_AT_LEAST, TOLD_AT_ONCE);
+        let changes = self.ledger.with(|_now, table| table.changes(limit));
+        let is_all = changes.len() < limit;
         for (place, debts) in self.by_heir(ready, changes).into_iter().enumerate() {
             for frame in frame::debts(&debts) {
                 ready.send(place, frame);

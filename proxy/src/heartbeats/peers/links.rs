@@ -152,6 +152,12 @@ impl Ready {
         self.outboxes.len()
     }
 
+    /// For how many more frames all of them have room.
+    pub(super) fn room(&self) -> usize {
+        let rooms = self.outboxes.iter().map(|(outbox, _)| outbox.capacity());
+        rooms.min().unwrap_or_default()
+    }
+
     /// Puts a frame on its way. One who has not taken those before for so long is disconnected.
     pub(super) fn send(&self, place: usize, frame: Bytes) {
         let (outbox, reset) = &self.outboxes[place];
@@ -196,7 +202,8 @@ mod tests {
         let links = Links::new();
         let outlet = links.open(Instance::new()).unwrap();
         let ready = links.ready();
-        for _frame in 0..OUTBOX {
+        for sent in 0..OUTBOX {
+            assert_eq!(ready.room(), OUTBOX - sent);
             ready.send(0, Bytes::new());
         }
         assert!(!outlet.reset.is_cancelled());
