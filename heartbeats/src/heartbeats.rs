@@ -287,6 +287,12 @@ impl Heartbeats {
         self.proof.honesty(now, self.writes.is_late(now))
     }
 
+    /// Whether peers should write what is owed here, because this replica cannot: its writes fail, and
+    /// none has arrived for as long as one proves anything.
+    pub fn is_cut_off(&self, now: Moment) -> bool {
+        self.proof.is_cut_off(now)
+    }
+
     /// Whether a cheap write that changes nothing is needed to prove that writes arrive, because
     /// no renewal is being written.
     pub fn wants_probe(&self, now: Moment) -> bool {

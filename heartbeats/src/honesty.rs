@@ -118,6 +118,14 @@ impl Proof {
         }
     }
 
+    /// Whether writes have failed, and nothing but failed, for so long that others should write.
+    pub(crate) fn is_cut_off(&self, now: Moment) -> bool {
+        let proven = self
+            .last_success
+            .is_some_and(|last| now.since(last) < PROOF);
+        !proven && self.failures_in_a_row > 0
+    }
+
     /// Whether this renewal is to be tried although all are shed.
     pub(crate) fn takes_trial(&mut self, now: Moment) -> bool {
         let due = self.last_trial.is_none_or(|last| now.since(last) >= TRIAL);
@@ -174,6 +182,17 @@ mod tests {
         let mut proof = Proof::default();
         proof.succeeded(at(0));
         assert_eq!(proof.honesty(at(1), true), Honesty::Unproven);
+    }
+
+    #[test]
+    fn who_cannot_write_is_cut_off_and_who_has_nothing_to_write_is_not() {
+        let mut proof = Proof::default();
+        assert!(!proof.is_cut_off(at(60_000)));
+        proof.succeeded(at(60_000));
+        proof.failed(at(61_000));
+        assert!(!proof.is_cut_off(at(64_999)) && proof.is_cut_off(at(65_000)));
+        proof.succeeded(at(65_001));
+        assert!(!proof.is_cut_off(at(90_000)));
     }
 
     #[test]

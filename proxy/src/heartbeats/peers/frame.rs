@@ -37,6 +37,7 @@ const HELLO: u8 = 1;
 const DEBTS: u8 = 2;
 const BEAT: u8 = 3;
 const GOODBYE: u8 = 4;
+const PAY: u8 = 5;
 
 /// One life of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +68,8 @@ pub(super) enum Frame {
         /// Debts were refused since the last beat.
         full: bool,
     },
+    /// It is there and cannot write: what it told so far is to be paid for it.
+    Pay,
     /// It stops, and will not pay.
     Goodbye,
 }
@@ -139,6 +142,7 @@ impl Frame {
                 debts.iter().for_each(|told| put_debt(&mut out, told));
             }
             Self::Beat { full } => out.put_slice(&[BEAT, u8::from(*full)]),
+            Self::Pay => out.put_u8(PAY),
             Self::Goodbye => out.put_u8(GOODBYE),
         }
         seal(out)
@@ -166,6 +170,7 @@ impl Frame {
                 [full @ (0 | 1)] => Some(Self::Beat { full: full == 1 }),
                 _ => None,
             },
+            PAY => frame.is_empty().then_some(Self::Pay),
             GOODBYE => frame.is_empty().then_some(Self::Goodbye),
             _ => None,
         };
@@ -338,6 +343,7 @@ mod tests {
             Frame::Debts(Vec::new()),
             Frame::Beat { full: true },
             Frame::Beat { full: false },
+            Frame::Pay,
             Frame::Goodbye,
         ]
     }
@@ -419,6 +425,7 @@ mod tests {
             (vec![9, 1], 9),
             (vec![BEAT], BEAT),
             (vec![BEAT, 2], BEAT),
+            (vec![PAY, 0], PAY),
             (vec![GOODBYE, 0], GOODBYE),
             (name(b""), DEBTS),
             (name(b"a/b"), DEBTS),

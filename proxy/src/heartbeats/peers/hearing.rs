@@ -233,6 +233,10 @@ impl Shared {
                                 full |= !estate.hear(peer, told.heir, told.debt(now));
                             }
                         }
+                        Ok(Some(Frame::Pay)) => {
+                            let now = self.ledger.now();
+                            self.ledger.estate().died(now, peer);
+                        }
                         Ok(Some(Frame::Goodbye)) => {
                             drop(timeout(BEAT, writer.shutdown()).await);
                             return Ended::Goodbye;

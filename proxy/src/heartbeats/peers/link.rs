@@ -182,7 +182,14 @@ impl Session<'_> {
                     Some(frame) => self.write(frame).await,
                     None => return self.say_goodbye().await,
                 },
-                _ = beats.tick() => self.write(Frame::Beat { full: false }.to_bytes()).await,
+                _ = beats.tick() => {
+                    let ledger = &self.link.shared.ledger;
+                    let beat = match ledger.with(|now, table| table.is_cut_off(now)) {
+                        false => Frame::Beat { full: false },
+                        true => Frame::Pay,
+                    };
+                    self.write(beat.to_bytes()).await
+                }
             };
             if let Err(ended) = written {
                 return ended;

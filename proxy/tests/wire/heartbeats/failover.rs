@@ -13,6 +13,8 @@ use std::{
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::{io::copy_bidirectional, net::TcpStream, task::JoinSet};
+use tokio_util::task::AbortOnDropHandle;
 use watershed_config::{Peers, Replicas, UpstreamIdentity};
 use watershed_loadtest::apiserver::certs::Pki;
 
@@ -26,6 +28,36 @@ const NAME: &str = "peers.test";
 struct Pair {
     cluster: Cluster,
     doomed: Doomed,
+    way: Way,
+}
+
+/// How the other replica reaches the apiserver, until it is cut.
+struct Way {
+    address: SocketAddr,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Way {
+    async fn to(apiserver: SocketAddr) -> anyhow::Result<Self> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let carry = async move {
+            let mut open = JoinSet::new();
+            while let Ok((mut client, _)) = listener.accept().await {
+                open.spawn(async move {
+                    let mut server = TcpStream::connect(apiserver).await?;
+                    copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(carry));
+        Ok(Self { address, task })
+    }
+
+    /// Ends every connection, and there are no new ones.
+    fn cut(&self) {
+        self.task.abort();
+    }
 }
 
 /// A replica in a process of its own.
@@ -63,10 +95,12 @@ impl Pair {
             }
         })
         .await?;
-        let doomed = Doomed::start(&apiserver, [places[1], places[0]]).await?;
+        let way = Way::to(apiserver.addr()).await?;
+        let doomed = Doomed::start(pki, way.address, [places[1], places[0]]).await?;
         let pair = Self {
             cluster: Cluster { apiserver, replica },
             doomed,
+            way,
         };
         pair.until("watershed_heartbeats_peers", |it| it == 1.0)
             .await?;
@@ -152,10 +186,13 @@ impl Pair {
 }
 
 impl Doomed {
-    async fn start(apiserver: &Apiserver, places: [SocketAddr; 2]) -> anyhow::Result<Self> {
+    async fn start(
+        pki: &Pki,
+        upstream: SocketAddr,
+        places: [SocketAddr; 2],
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let pki = apiserver.pki();
-        pki.write_files(folder.path(), apiserver.addr())?;
+        pki.write_files(folder.path(), upstream)?;
         let (address, admin) = (free()?, free()?);
         let peers = peers(folder.path(), places, pki)?;
         let file = folder.path().join("watershed.yaml");
@@ -284,6 +321,25 @@ async fn a_replica_that_is_drained_hands_over_what_it_answered() -> anyhow::Resu
     let goodbye = "watershed_heartbeats_peers_gone_total{reason=\"goodbye\"}";
     ensure!(pair.heir(goodbye).await? > 0.0, "nobody was told");
     ensure!(pair.doomed.process.wait()?.success());
+    pair.stop().await;
+    Ok(())
+}
+
+/// It lives, and its kubelets see its errors; what they heard as 200 before is written by the heir.
+#[tokio::test]
+async fn what_a_replica_that_is_cut_off_answered_is_written() -> anyhow::Result<()> {
+    let pair = Pair::start(None).await?;
+    let mut kubelet = pair.kubelet("n1").await?;
+    ensure!(kubelet.renew().await?.status == StatusCode::OK);
+    let answered = kubelet.second;
+    pair.way.cut();
+    while kubelet.renew().await?.status == StatusCode::OK {
+        ensure!(kubelet.second < answered + 2_000, "it still answers");
+        tokio::time::sleep(PAUSE).await;
+    }
+    kubelet.second -= 1;
+    pair.written(&kubelet).await?;
+    ensure!(pair.heir("watershed_heartbeats_peers").await? > 0.0);
     pair.stop().await;
     Ok(())
 }
