@@ -134,9 +134,14 @@ impl Seen {
 
     /// Which Node of that name there is.
     pub(super) fn node_uid(&self, node: &str) -> Option<Uid> {
-        let snapshot = self.nodes.snapshot().ok()?;
-        Uid::parse(snapshot.get("", node)?.uid().as_bytes())
+        uid_in(&self.nodes, node)
     }
+}
+
+/// The uid of the Node of that name, as a cache has it.
+pub(super) fn uid_in(nodes: &WatchCache, node: &str) -> Option<Uid> {
+    let snapshot = nodes.snapshot().ok()?;
+    Uid::parse(snapshot.get("", node)?.uid().as_bytes())
 }
 
 /// The lease of a node in a snapshot of leases.

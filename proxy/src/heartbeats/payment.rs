@@ -2,7 +2,7 @@
 //!
 //! Owns: the request. It goes out under the node's own identity, as a renewal does, and says that
 //! the field is the kubelet's, so that the lease has one manager. Refuses: to write into anything
-//! but the newest known lease, and anything that this lease does not lack.
+//! but the newest known lease of a Node that is there, and anything that this lease does not lack.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::timeout;
 use watershed_cache::{Object, WatchCache};
-use watershed_heartbeats::{Debt, Outcome};
+use watershed_heartbeats::{Debt, Outcome, Uid};
 
 use super::{
     Ledger,
-    leases::{self, FRESH, LEASES, NAMESPACE, lease_in},
+    leases::{self, FRESH, LEASES, NAMESPACE, NODES, lease_in},
     peers::{Paid, Store},
     renewal::{ANSWER_MAX, WRITE_MAX, newest, outcome_of},
 };
@@ -48,8 +48,10 @@ impl Store for Payments {
                     Paid::Failed
                 };
             };
-            let body = leases::read(&object).map(|lease| debt.body(&lease));
-            let Ok(Ok(body)) = body else {
+            let Some(nodes) = NODES.iter().find_map(|key| self.caches.ready(key)) else {
+                return Paid::Failed;
+            };
+            let Some(body) = body(debt, &object, leases::uid_in(&nodes, &debt.node)) else {
                 return Paid::Needless;
             };
             let outcome = self.put(&debt.node, &object, body).await;
@@ -98,6 +100,15 @@ impl Payments {
         let answered = timeout(WRITE_MAX, answering).await;
         answered.ok().flatten().unwrap_or(Outcome::Failed)
     }
+}
+
+/// What is to be written into the cached lease; `None` if nothing is, or it is no longer that of the
+/// Node there is.
+fn body(debt: &Debt, object: &Object, node: Option<Uid>) -> Option<Vec<u8>> {
+    let lease = leases::read(object).ok()?;
+    let owner = lease.owner()?;
+    let is_owned = owner.name == debt.node.as_bytes() && Some(owner.uid) == node;
+    is_owned.then(|| debt.body(&lease).ok())?
 }
 
 /// As the certificate of its kubelet names it.
