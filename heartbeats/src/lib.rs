@@ -1,4 +1,5 @@
-//! Absorbs the renewals of node leases: most are answered here, and one in a few is written.
+//! Absorbs the heartbeats of nodes, renewals of leases and what a Node's status says of being alive:
+//! most are answered here, and one in a few is written.
 //!
 //! ```text
 //!  body of a PUT ─► Lease::compare ──► Renewal ─► Heartbeats::decide ─► Absorb   answer Lease::renewed
