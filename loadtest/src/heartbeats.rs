@@ -10,6 +10,7 @@
 //! Invariant: a write that no kubelet sent, or that goes back in time, cannot pass the journal.
 
 mod controller;
+pub mod echo;
 mod informer;
 mod journal;
 mod kubelets;

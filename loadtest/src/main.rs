@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use watershed_loadtest::apiserver::authn::Users;
 use watershed_loadtest::apiserver::{Apiserver, Options, Profile};
+use watershed_loadtest::heartbeats::echo;
 use watershed_loadtest::scenario::{self, RunArguments};
 use watershed_loadtest::watchers;
 
@@ -50,6 +51,9 @@ enum Command {
     /// Holds some of the connections of a run, which starts it.
     #[command(hide = true)]
     Loader,
+    /// The least a server can do for a renewal; a run starts it.
+    #[command(hide = true)]
+    Echo { dir: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -59,7 +63,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut runtime = match arguments.command {
         // Nothing is handed between threads, so a loader costs less than what it loads.
-        Command::Loader => Builder::new_current_thread(),
+        Command::Loader | Command::Echo { .. } => Builder::new_current_thread(),
         Command::Apiserver { .. } | Command::Run(_) => Builder::new_multi_thread(),
     };
     let runtime = runtime.enable_all().build().context("start the runtime");
@@ -84,6 +88,10 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(arguments) => load(*arguments).await,
+        Command::Echo { dir } => {
+            echo::serve(&dir).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Loader => {
             watchers::serve_stdin().await?;
             Ok(ExitCode::SUCCESS)

@@ -81,7 +81,8 @@ pub enum Scenario {
     /// 500 kubelets, 60 s or a flush period
     Heartbeats,
     /// Renewals by kubelets that renew every 250 ms: CPU of each that is absorbed, of each that is
-    /// forwarded, and of the same directly at the apiserver, in turns. 1,000 kubelets, 20 s
+    /// forwarded, of the same directly at the apiserver, and at a server that does nothing but TLS
+    /// and HTTP/2, in turns. 1,000 kubelets, 20 s
     Renewals,
     /// Hollow kubelets, which do all that a kubelet does, and every kind of write. 100 kubelets,
     /// 20 writes/s, 30 s

@@ -19,8 +19,10 @@ mod message;
 mod plan;
 mod track;
 
+pub(crate) use crew::Process;
 pub use crew::{Crew, CrewOptions};
 pub use frame::{BEAT, Beat, PAYLOAD};
+pub(crate) use loader::stdin_socket;
 pub use loader::{serve, serve_stdin};
 pub use message::{Histogram, Report};
 pub use plan::{MOUNTED, NAMESPACE, Plan, mounted, node};

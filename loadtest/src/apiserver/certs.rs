@@ -240,6 +240,7 @@ impl Pki {
             &self.front_proxy.key.serialize_pem(),
         )?;
         self.server.write(&dir, "server")?;
+        self.cluster.peer()?.write(&dir, "peer")?;
         let admin = self.issue("admin", Some("system:masters"))?;
         admin.write(&dir, "admin")?;
         let watershed = self.issue("watershed", Some("system:masters"))?;
@@ -267,6 +268,8 @@ impl Pki {
 
 /// Where the example proxy configuration listens.
 const PROXY_ADDRESS: &str = "127.0.0.1:8443";
+/// What the certificate of every replica of a proxy carries, and no other.
+const PEER_NAME: &str = "watershed-peers";
 const CLUSTER_AUTHORITY: &str = "watershed-loadtest-ca";
 const FRONT_PROXY_AUTHORITY: &str = "watershed-loadtest-front-proxy-ca";
 
@@ -329,6 +332,19 @@ impl Authority {
         params.distinguished_name = distinguished_name("kube-apiserver", None);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        self.issue(params)
+    }
+
+    /// For proxies among each other, on both sides of their connections.
+    fn peer(&self) -> Result<Credential> {
+        let mut params = CertificateParams::new([PEER_NAME.to_owned()])?;
+        params.distinguished_name = distinguished_name(PEER_NAME, None);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         self.issue(params)
     }
@@ -471,9 +487,21 @@ upstream:
     certFile: {front_crt}
     keyFile: {front_key}
 {AUTHORIZERS}
-# Coalesce answers most renewals of leases here; without peers that takes a grace period of 69s.
-heartbeats: {{mode: Passthrough, nodeMonitorGracePeriod: 90s}}
+# Coalesce answers most renewals of leases here. One proxy alone may do so from a grace period of
+# 69s on, those that are peers, each with a listen address of its own, from 45s.
+heartbeats:
+  mode: Passthrough
+  nodeMonitorGracePeriod: 90s
+#  peers:
+#    listen: \"127.0.0.1:8444\"
+#    servers: [\"127.0.0.1:8444\", \"127.0.0.1:8445\"]
+#    serverName: {PEER_NAME}
+#    caFile: {ca}
+#    certFile: {peer_crt}
+#    keyFile: {peer_key}
 ",
+        peer_crt = file("peer.crt"),
+        peer_key = file("peer.key"),
         server_crt = file("server.crt"),
         server_key = file("server.key"),
         ca = file("ca.crt"),

@@ -4,6 +4,7 @@
 //! Invariant: dropping a crew ends its processes, and so does anything that ends this one: their
 //! sockets close, and a loader without a socket is over.
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::CommandExt as _;
@@ -70,9 +71,35 @@ struct Loader {
     _process: Process,
 }
 
-/// Ends the process when dropped.
+/// A process of this executable, which lives as long as the socket that is its standard input.
+/// Ends it when dropped.
 #[derive(Debug)]
-struct Process(Child);
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// Starts this executable with other arguments; its end of the socket is its standard input.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(crate) fn start(arguments: &[&OsStr]) -> Result<(UnixStream, Self)> {
+        let (own, other) = StdStream::pair().context("make a pair of sockets")?;
+        own.set_nonblocking(true)?;
+        let path = std::env::current_exe().context("find this executable")?;
+        let child = std::process::Command::new(path)
+            .args(arguments)
+            .stdin(Stdio::from(OwnedFd::from(other)))
+            .stdout(Stdio::null())
+            .process_group(0) // Ctrl-C is for the run, which then still judges
+            .spawn()
+            .context("start another process of this executable")?;
+        Ok((UnixStream::from_std(own)?, Self(child)))
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -239,19 +266,10 @@ impl Crew {
 
 impl Loader {
     fn start() -> Result<Self> {
-        let (own, other) = StdStream::pair().context("make a pair of sockets")?;
-        own.set_nonblocking(true)?;
-        let path = std::env::current_exe().context("find this executable")?;
-        let child = std::process::Command::new(path)
-            .arg("loader")
-            .stdin(Stdio::from(OwnedFd::from(other)))
-            .stdout(Stdio::null())
-            .process_group(0) // Ctrl-C is for the run, which then still judges
-            .spawn()
-            .context("start a loader")?;
+        let (socket, process) = Process::start(&["loader".as_ref()])?;
         Ok(Self {
-            socket: BufReader::new(UnixStream::from_std(own)?),
-            _process: Process(child),
+            socket: BufReader::new(socket),
+            _process: process,
         })
     }
 

@@ -93,11 +93,19 @@ pub(super) struct Counts {
 /// # Errors
 /// When standard input is no such socket, or what comes over it is no command.
 pub async fn serve_stdin() -> Result<()> {
+    serve(stdin_socket()?).await
+}
+
+/// The socket that is this process's standard input, as a run starts it.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn stdin_socket() -> Result<UnixStream> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     let socket = StdStream::from(socket);
     let not_a_socket = "this command is started by `run`, not by hand";
     socket.set_nonblocking(true).context(not_a_socket)?;
-    serve(UnixStream::from_std(socket).context(not_a_socket)?).await
+    UnixStream::from_std(socket).context(not_a_socket)
 }
 
 /// Does what the lines on a socket say until it is closed.

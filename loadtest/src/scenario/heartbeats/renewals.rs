@@ -4,8 +4,9 @@
 //!  absorbed   ──► target, which answers
 //!  forwarded  ──► target, which asks the apiserver: the same PUT with `fieldManager=kubelet`
 //!  direct     ──► apiserver
+//!  echoed     ──► a server that does nothing but TLS and HTTP/2: the floor of all ways
 //! ```
-//! Owns the three ways and their turns. A lease of one second is renewed every 250 ms, and a proxy
+//! Owns the ways and their turns. A lease of one second is renewed every 250 ms, and a proxy
 //! that learns intervals takes many of those for one write; so nearly all renewals of the first way
 //! are absorbed, over as many connections as there are kubelets, each asleep between two of them.
 //! The first renewal of a node is written by any proxy, and the second tells how far apart they are;
@@ -22,12 +23,13 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{START_MAX, nodes};
+use crate::heartbeats::echo::Echo;
 use crate::heartbeats::{Controller, Journal, Kubelets, KubeletsOptions, Loss};
 use crate::kubelet::client::Endpoint;
 use crate::measure::process::Process;
 use crate::scenario::outcome::{Plot, Series, Unit};
 use crate::scenario::run::{ALL_CPU, Run};
-use crate::scenario::{Administrator, Outcome, Progress};
+use crate::scenario::{Administrator, Encoding, Outcome, Progress};
 
 /// Of a lease, seconds: renewed every 250 ms.
 const LEASE: u32 = 1;
@@ -39,30 +41,34 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Absorbed of those that could be, at least. Some are written to prove that writes arrive.
 const ABSORBED_MIN: f64 = 0.5;
 
-/// A way of renewals to the store.
-struct Way {
-    name: &'static str,
-    query: &'static str,
-    is_direct: bool,
+/// A way of renewals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Absorbed,
+    Forwarded,
+    Direct,
+    Echoed,
 }
 
-const WAYS: [Way; 3] = [
-    Way {
-        name: "absorbed",
-        query: "",
-        is_direct: false,
-    },
-    Way {
-        name: "forwarded",
-        query: FORWARDED,
-        is_direct: false,
-    },
-    Way {
-        name: "direct",
-        query: "",
-        is_direct: true,
-    },
-];
+impl Way {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Absorbed => "absorbed",
+            Self::Forwarded => "forwarded",
+            Self::Direct => "direct",
+            Self::Echoed => "echoed",
+        }
+    }
+
+    /// Whether the run has what it takes. An echo knows one encoding.
+    fn is_there(self, run: &Run) -> bool {
+        match self {
+            Self::Absorbed | Self::Forwarded => true,
+            Self::Direct => run.target.apiserver.is_some(),
+            Self::Echoed => run.arguments.encoding == Encoding::Protobuf,
+        }
+    }
+}
 
 /// What a way took.
 struct Cost {
@@ -87,11 +93,10 @@ pub(in crate::scenario) async fn run(mut run: Run) -> Result<Outcome> {
     run.note("seconds of each way", duration.as_secs());
     run.outcome.verdict.passed = true;
     let mut costs = Vec::new();
-    for way in &WAYS {
-        let is_there = !way.is_direct || run.target.apiserver.is_some();
-        if is_there && !run.stop.is_cancelled() {
+    for way in [Way::Absorbed, Way::Forwarded, Way::Direct, Way::Echoed] {
+        if way.is_there(&run) && !run.stop.is_cancelled() {
             let cost = take(&mut run, way, count, duration).await?;
-            costs.push((way.name, cost));
+            costs.push((way.name(), cost));
         }
     }
     let floor = run.add_floor().await?;
@@ -123,13 +128,21 @@ pub(in crate::scenario) async fn run(mut run: Run) -> Result<Outcome> {
 }
 
 /// Lets kubelets renew over one way.
-async fn take(run: &mut Run, way: &Way, count: usize, duration: Duration) -> Result<Cost> {
+async fn take(run: &mut Run, way: Way, count: usize, duration: Duration) -> Result<Cost> {
     let names = nodes::names(count);
     let journal = Arc::new(Journal::new(nodes::create(run, &names).await?));
     let apiserver = run.target.apiserver.as_ref().unwrap_or(&run.target.url);
-    let endpoints = match way.is_direct {
-        true => vec![Endpoint::new(apiserver, run.target.pki.ca())?],
-        false => run.target.endpoints()?,
+    let at = |url: &str| Endpoint::new(url, run.target.pki.ca());
+    let own = &run.arguments.heartbeats;
+    let mut _echo = None;
+    let (endpoints, query, process) = match way {
+        Way::Absorbed => (run.target.endpoints()?, "", run.target.pid),
+        Way::Forwarded => (run.target.endpoints()?, FORWARDED, run.target.pid),
+        Way::Direct => (vec![at(apiserver)?], "", own.apiserver_pid),
+        Way::Echoed => {
+            let echo = _echo.insert(Echo::start(&run.arguments.dir).await?);
+            (vec![at(&echo.url)?], "", Some(echo.pid))
+        }
     };
     let reader = Administrator::at(&run.target, apiserver)?;
     let watching = Controller::new(run.arguments.heartbeats.grace.0, Arc::clone(&journal));
@@ -140,31 +153,27 @@ async fn take(run: &mut Run, way: &Way, count: usize, duration: Duration) -> Res
         pki: Arc::clone(&run.target.pki),
         duration_seconds: LEASE,
         encoding: run.arguments.encoding,
-        query: way.query,
+        query,
         loss: Loss::default(),
         handshakes: run.arguments.handshakes,
     };
     let kubelets = Kubelets::start(&options, names, &journal)?;
     warm_up(run, way, &kubelets, &journal).await?;
-    let process = match way.is_direct {
-        true => run.arguments.heartbeats.apiserver_pid,
-        false => run.target.pid,
-    };
     let cost = measure(run, &kubelets, process, duration).await;
     kubelets.stop().await;
     sleep(LOOK * 4).await; // the last events
     drop(watching);
     for log in [&journal.findings, &journal.errors] {
         for line in log.lines() {
-            run.outcome.verdict.fail(format!("{}: {line}", way.name));
+            run.outcome.verdict.fail(format!("{}: {line}", way.name()));
         }
     }
     Ok(cost)
 }
 
 /// Waits until each kubelet has renewed a few times.
-async fn warm_up(run: &Run, way: &Way, kubelets: &Kubelets, journal: &Journal) -> Result<()> {
-    let mut progress = Progress::new(way.name, kubelets.names().len());
+async fn warm_up(run: &Run, way: Way, kubelets: &Kubelets, journal: &Journal) -> Result<()> {
+    let mut progress = Progress::new(way.name(), kubelets.names().len());
     let started = Instant::now();
     loop {
         let warm = journal.lives(kubelets.names(), |life| life.acknowledged >= WARM_UP);
