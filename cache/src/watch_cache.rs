@@ -126,6 +126,8 @@ pub(crate) struct Shared {
     /// Milliseconds since `opened`.
     last_used: AtomicU64,
     last_progress: AtomicU64,
+    /// When the state was last proven to be the newest.
+    last_proof: AtomicU64,
     /// When reads were first answered, or no longer.
     last_change: AtomicU64,
 }
@@ -229,6 +231,7 @@ impl WatchCache {
             opened: Instant::now(),
             last_used: AtomicU64::new(0),
             last_progress: AtomicU64::new(0),
+            last_proof: AtomicU64::new(0),
             last_change: AtomicU64::new(0),
             resource,
             encoding,
@@ -284,12 +287,14 @@ impl WatchCache {
         self.shared.status.subscribe()
     }
 
-    /// Whether the cache is filled, its stream alive, and something came on it, be it a bookmark,
-    /// less than `silence` ago.
+    /// Whether the cache is filled and its stream alive, and less than `silence` ago something came on
+    /// it, be it a bookmark, or the state was proven to be the newest. A quiet resource may get no
+    /// bookmark for long: then [`Self::consistent`] makes it fresh.
     pub fn is_fresh(&self, silence: Duration) -> bool {
         let is_live = matches!(*self.shared.status.borrow(), ReflectorStatus::Live);
-        let last_progress = self.shared.read(&self.shared.last_progress);
-        is_live && self.is_ready() && last_progress.elapsed() < silence
+        let clocks = [&self.shared.last_progress, &self.shared.last_proof];
+        let is_heard = |clock| self.shared.read(clock).elapsed() < silence;
+        is_live && self.is_ready() && clocks.into_iter().any(is_heard)
     }
 
     /// Whether the upstream knows `sendInitialEvents` (the WatchList feature gate), as far as its last answer tells.
@@ -415,11 +420,15 @@ impl WatchCache {
             return Err(CacheError::NotReady);
         }
         let proof = self.shared.freshness.ask(())?;
-        match tokio::time::timeout(timeout, proof).await {
+        let proven = match tokio::time::timeout(timeout, proof).await {
             Ok(Ok(proof)) => proof,
             Ok(Err(_closed)) => Err(CacheError::NotReady),
             Err(_elapsed) => Err(CacheError::NotFresh(NotFresh::Timeout)),
+        };
+        if proven.is_ok() {
+            self.shared.touch(&self.shared.last_proof);
         }
+        proven
     }
 
     /// Opens a watch. It ends cleanly at `deadline`, when the state is replaced, or when the client

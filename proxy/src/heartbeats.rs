@@ -29,7 +29,6 @@ use bytes::Bytes;
 use http::{Response, request::Parts};
 use tokio::time::MissedTickBehavior;
 
-use self::head::What;
 pub(crate) use self::{
     head::Head,
     leases::{LEASES, LeaseFeed, NODES},
@@ -38,6 +37,7 @@ pub(crate) use self::{
     payment::Payments,
     peers::{PeerMetrics, Peers},
 };
+use self::{head::What, leases::FRESH};
 use crate::{
     authn::Identity, body::Body, caches::Caches, drain::Drain, listener::ConnectionInfo,
     negotiate::ErrorsOf, passthrough::Passthrough,
@@ -45,6 +45,15 @@ use crate::{
 
 /// How often those are called whose time in the queue is over.
 const CALLING: Duration = Duration::from_secs(1);
+
+/// How often it is looked at whether the caches are still believed.
+const LOOKING: Duration = Duration::from_secs(5);
+
+/// How long before a quiet cache would no longer be believed it is proven again.
+const PROVEN_BEFORE: Duration = Duration::from_secs(30);
+
+/// How long that may take.
+const PROVING: Duration = Duration::from_secs(5);
 
 /// A request that may be a heartbeat, and is permitted.
 pub(crate) struct Beat<'a> {
@@ -100,6 +109,7 @@ impl Absorber {
             ids: RandomState::new(),
         };
         drain.spawn_background(absorber.clone().call_late());
+        drain.spawn_background(absorber.clone().keep_believed());
         absorber
     }
 
@@ -128,6 +138,24 @@ impl Absorber {
         loop {
             calling.tick().await;
             self.ledger.call();
+        }
+    }
+
+    /// Has caches proven of which nothing was heard, for ever: of Nodes that do not change, an
+    /// apiserver may say nothing for minutes.
+    async fn keep_believed(self) {
+        let mut looking = tokio::time::interval(LOOKING);
+        looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looking.tick().await;
+            for key in LEASES.iter().chain(NODES.iter()) {
+                if let Some(cache) = self.caches.ready(key)
+                    && !cache.is_fresh(FRESH - PROVEN_BEFORE)
+                {
+                    // Without a proof renewals are forwarded.
+                    drop(cache.consistent(PROVING).await);
+                }
+            }
         }
     }
 

@@ -459,3 +459,19 @@ async fn waiting_readers_are_bounded_and_those_who_left_make_room() {
         assert_eq!(version(reading).await, Ok(10));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_stream_is_believed_as_long_as_something_came_or_was_proven() {
+    const SILENCE: Duration = Duration::from_secs(75);
+    let (mut server, stream) = synced(10, &[("a/x", 5)]).await;
+    stream.bookmark(20, false).await;
+    server.reaches(20).await;
+    assert!(server.cache.is_fresh(SILENCE));
+    tokio::time::advance(SILENCE).await;
+    assert!(!server.cache.is_fresh(SILENCE));
+    let reading = read(&server).await;
+    let (_request, answer) = server.list().await;
+    answer.send(page(500, &[("a/x", 5)], None)).unwrap();
+    reading.await.unwrap().unwrap();
+    assert!(server.cache.is_fresh(SILENCE));
+}

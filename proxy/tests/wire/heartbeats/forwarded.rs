@@ -27,7 +27,12 @@ async fn what_is_no_renewal_is_answered_by_the_apiserver() -> anyhow::Result<()>
         ("cut off", |it| it[..it.len() / 2].to_owned(), "", 400),
         ("trailing", |it| format!("{it}x"), "", 400),
         ("no lease", |it| it.replace("\"Lease\"", "\"Pod\""), "", 400),
-        ("no duration", |it| it.replace("Seconds\":40", "Seconds\":0"), "", 422),
+        (
+            "no duration",
+            |it| it.replace("Seconds\":40", "Seconds\":0"),
+            "",
+            422,
+        ),
         (
             "other name",
             |it| {
