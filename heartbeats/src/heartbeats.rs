@@ -229,7 +229,7 @@ impl Heartbeats {
         }
     }
 
-    /// Takes in what came of a lease request that was forwarded, or of a probe: whether the
+    /// Takes in what came of a lease request that was forwarded: whether the
     /// upstream did what was asked, or failed as in [`Outcome::Failed`].
     pub fn forwarded(&mut self, now: Moment, succeeded: bool) {
         if succeeded {
@@ -291,12 +291,6 @@ impl Heartbeats {
     /// none has arrived for as long as one proves anything.
     pub fn is_cut_off(&self, now: Moment) -> bool {
         self.proof.is_cut_off(now)
-    }
-
-    /// Whether a cheap write that changes nothing is needed to prove that writes arrive, because
-    /// no renewal is being written.
-    pub fn wants_probe(&self, now: Moment) -> bool {
-        self.writes.under_way() == 0 && self.proof.wants_probe(now)
     }
 
     /// Decides about a heartbeat in a Node's status. How old the store is, the kubelet says itself:

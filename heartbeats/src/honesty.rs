@@ -134,12 +134,6 @@ impl Proof {
         }
         due
     }
-
-    /// Whether nothing was heard for so long that a proof should be asked for, if none is coming.
-    pub(crate) fn wants_probe(&self, now: Moment) -> bool {
-        self.last_success
-            .is_none_or(|last| now.since(last) >= PROOF / 2)
-    }
 }
 
 #[cfg(test)]
@@ -161,7 +155,6 @@ mod tests {
         proof.succeeded(at(1_000));
         assert_eq!(proof.honesty(at(5_999), false), Honesty::Honest);
         assert_eq!(proof.honesty(at(6_000), false), Honesty::Unproven);
-        assert!(!proof.wants_probe(at(3_000)) && proof.wants_probe(at(4_000)));
     }
 
     #[test]

@@ -213,7 +213,7 @@ impl World {
             for number in 0..REPLICAS {
                 if self.replicas[number].up {
                     self.tell_peers(number);
-                    self.probe(number);
+                    self.forward_another(number);
                 }
             }
         }
