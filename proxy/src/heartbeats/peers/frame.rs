@@ -335,7 +335,7 @@ mod tests {
         }
     }
 
-    fn all() -> [Frame; 6] {
+    fn all() -> [Frame; 7] {
         let two = vec![told(Heir::First, "node-1.example"), told(Heir::Second, "n")];
         [
             Frame::Hello(Instance::new()),

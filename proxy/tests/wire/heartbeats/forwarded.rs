@@ -68,7 +68,14 @@ async fn what_is_no_renewal_is_answered_by_the_apiserver() -> anyhow::Result<()>
         let after = until_absorbed(&cluster, &mut kubelet).await;
         after.with_context(|| format!("after {what}"))?;
     }
-    // As another manager, and with a coding that only the apiserver reads.
+    cluster.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn other_managers_and_codings_are_left_to_the_apiserver() -> anyhow::Result<()> {
+    let cluster = Cluster::start(bounds()).await?;
+    let mut kubelet = cluster.kubelet("n1").await?;
     let writes = cluster.writes();
     kubelet.second += 1;
     let body = kubelet.renewed(kubelet.second);
