@@ -428,7 +428,8 @@ pub(crate) struct Heartbeats {
     /// `Passthrough`: Lease renewals are forwarded like any other write. `Coalesce`: those that change
     /// nothing but `renewTime` are answered here, and one in a few is written, under the node's own
     /// identity. How many is derived from the keys below, so that no live node is taken for dead and a
-    /// dead one is found no later than without. Leases and nodes must be cached.
+    /// dead one is found no later than without. Leases and nodes must be cached, and unless
+    /// `authorization.node` is on each renewal is asked about by a SubjectAccessReview.
     pub(crate) mode: HeartbeatMode,
     /// `--node-monitor-grace-period` of the controller manager, which has the same default. From
     /// 10s to 10m. What is absorbed is taken from this time: a value above the controller manager's
