@@ -118,7 +118,8 @@ impl Heartbeats {
             None if self.nodes.len() >= self.limits.nodes => return None,
             _ => {
                 let name: Arc<str> = asked.node.into();
-                let node = Box::new(Node::new(now, &asked.renewal, asked.stored));
+                let [nth, ..] = self.nodes.len().to_le_bytes();
+                let node = Box::new(Node::new(now, &asked.renewal, asked.stored, nth));
                 self.nodes.remove(&name);
                 self.nodes.insert(Arc::clone(&name), node);
                 name

@@ -14,6 +14,10 @@ use crate::{MicroTime, Moment, Renewal, StatusTimes, Uid};
 const STRIKES: u8 = 3;
 /// How long renewals of such a name are forwarded after the last disturbance.
 const CONTESTED: Duration = Duration::from_secs(600);
+/// All of a flush period.
+const WHOLE: u8 = u8::MAX;
+/// Steps of this many 256ths, the golden ratio, spread however many there are evenly.
+const GOLDEN: u8 = 159;
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -40,6 +44,8 @@ pub(crate) struct Node {
     /// A longer one, seen once: if seen again, it is the interval.
     longer: u32,
     strikes: u8,
+    /// Of the first flush period, in 256ths less one; of all later ones it is the whole.
+    share: u8,
     /// Somebody saw it written.
     seen_written: bool,
     /// The last renewal said an older time than one before.
@@ -51,8 +57,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(now: Moment, renewal: &Renewal, stored: MicroTime) -> Self {
+    /// The `nth` that is heard of. Nodes that come together, as when a replica begins, are not to be
+    /// written together ever after: the first flush period of each is another part of the whole.
+    pub(crate) fn new(now: Moment, renewal: &Renewal, stored: MicroTime, nth: u8) -> Self {
         Self {
+            share: WHOLE - nth.wrapping_mul(GOLDEN),
             uid: renewal.uid,
             version: renewal.resource_version,
             heard: stored,
@@ -126,7 +135,8 @@ impl Node {
         let observed = Duration::from_millis(self.interval.into());
         let declared = declared(duration);
         let most = observed.max(jittered(declared));
-        bounds.flush_period(observed.min(declared), most)
+        let whole = bounds.flush_period(observed.min(declared), most);
+        whole * (u32::from(self.share) + 1) / (u32::from(WHOLE) + 1)
     }
 
     /// When the kubelet said what is in the store, if somebody saw that.
@@ -146,6 +156,9 @@ impl Node {
         self.version = self.version.max(version);
         if renew_time > self.written {
             self.written = renew_time;
+            if self.seen_written {
+                self.share = WHOLE;
+            }
             self.since = self.written_at().map_or(when, |last| last.max(when));
             self.seen_written = true;
         }
@@ -257,8 +270,35 @@ mod tests {
         Moment::after_start(Duration::from_millis(millis))
     }
 
+    #[test]
+    fn nodes_that_come_together_are_soon_written_one_after_the_other() {
+        let settings = crate::Settings {
+            grace_period: Duration::from_secs(300),
+            tolerated_losses: 2,
+            latency_spread: Duration::from_secs(3),
+            flush_period: None,
+            peers: true,
+        };
+        let bounds = Bounds::new(settings).unwrap();
+        let mut periods: Vec<_> = (0..=255)
+            .map(|nth| {
+                let mut node = Node::new(at(1), &renewal(1), renewal(0).renew_time, nth);
+                (1..3).for_each(|step| node.hear(at(step), &renewal(step * 10_000), 7));
+                node.stored(at(3), 2, renewal(20_000).renew_time);
+                let first = node.flush_period(&bounds, 40);
+                node.stored(at(4), 3, renewal(30_000).renew_time);
+                assert_eq!(node.flush_period(&bounds, 40), Duration::from_secs(260));
+                first.as_secs()
+            })
+            .collect();
+        assert_eq!(periods[0], 260, "alone, a node has the whole of it");
+        periods.sort_unstable();
+        let even = |(nth, period): (u64, &u64)| period.abs_diff(nth * 260 / 256) <= 2;
+        assert!((0..).zip(&periods).all(even), "{periods:?}");
+    }
+
     fn node() -> Node {
-        Node::new(at(0), &renewal(1), renewal(0).renew_time)
+        Node::new(at(0), &renewal(1), renewal(0).renew_time, 0)
     }
 
     #[test]
