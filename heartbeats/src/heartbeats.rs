@@ -249,9 +249,7 @@ impl Heartbeats {
             return self.forget(name, None);
         }
         let before = node.written;
-        // What was heard here was not said only now.
-        let heard_here = lease.renew_time() == node.heard;
-        let when = node.heard_at.filter(|_| heard_here).unwrap_or(now);
+        let when = node.said_at(lease.renew_time(), now);
         node.stored(when, lease.resource_version(), lease.renew_time());
         if node.written > before {
             self.tell_by_name(name);

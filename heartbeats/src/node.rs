@@ -151,6 +151,21 @@ impl Node {
         self.since + bounds.deadline() / halved
     }
 
+    /// When the kubelet said a time, as far as can be told by its own clock from when it said
+    /// another: the watch that tells of it may be late. Now, if it was never heard here.
+    pub(crate) fn said_at(&self, renew_time: MicroTime, now: Moment) -> Moment {
+        let Some(heard_at) = self.heard_at else {
+            return now;
+        };
+        let (said, heard) = (renew_time.micros(), self.heard.micros());
+        let apart = Duration::from_micros(said.abs_diff(heard));
+        if said < heard {
+            heard_at.before(apart)
+        } else {
+            (heard_at + apart).min(now)
+        }
+    }
+
     /// Takes in what the store has. `when` is when the kubelet said it, or now.
     pub(crate) fn stored(&mut self, when: Moment, version: u64, renew_time: MicroTime) {
         self.version = self.version.max(version);
@@ -268,6 +283,18 @@ mod tests {
 
     fn at(millis: u64) -> Moment {
         Moment::after_start(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn what_a_late_watch_tells_was_not_said_only_now() {
+        let mut node = node();
+        assert_eq!(node.said_at(renewal(5).renew_time, at(9)), at(9));
+        node.hear(at(20_000), &renewal(50_000), 7);
+        let said_at = |millis: u64| node.said_at(renewal(millis).renew_time, at(40_000));
+        assert_eq!(said_at(50_000), at(20_000));
+        assert_eq!(said_at(60_200), at(30_200), "elsewhere, and told 10 s late");
+        assert_eq!(said_at(39_800), at(9_800));
+        assert_eq!(said_at(99_000), at(40_000), "its clock was put forward");
     }
 
     #[test]
