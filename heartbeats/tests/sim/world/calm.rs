@@ -5,6 +5,7 @@
 //! live kubelet may be given up, no gap be longer than the bounds say, and who died must be found out
 //! as fast as without absorption.
 
+use super::kubelet::Kubelet;
 use super::{KUBELETS, REPLICAS, World};
 use crate::controller::{Controller, GRACE, PERIOD};
 use crate::laws::PAYABLE;
@@ -82,12 +83,18 @@ impl World {
                 let name = self.kubelets[kubelet].name.clone();
                 self.store.edit(&name);
             }
-            18..25 if self.now >= self.crashed_at + 30_000 => self.crash(replica),
+            18..25 if self.may_crash(replica) => self.crash(replica),
             25..125 if self.now >= self.crashed_at + 10_000 => {
                 (0..REPLICAS).for_each(|number| self.revive(number));
             }
             _ => {}
         }
+    }
+
+    /// A renewal that meets a crashed replica is lost: it must not be the third in a row.
+    fn may_crash(&self, replica: usize) -> bool {
+        let mut there = self.kubelets.iter().filter(|it| it.home == replica);
+        self.now >= self.crashed_at + 30_000 && !there.any(Kubelet::has_missed)
     }
 
     fn lose_for_good(&mut self, seen: &mut [Option<Seen>]) {

@@ -90,6 +90,11 @@ impl Kubelet {
         loses
     }
 
+    /// Whether its last renewal was lost.
+    pub(crate) const fn has_missed(&self) -> bool {
+        self.missed > 0
+    }
+
     fn failed(&mut self, now: u64) {
         self.waiting = None;
         self.tries += 1;
