@@ -34,6 +34,8 @@ impl Handler {
     ) -> Answered {
         let deadline = Instant::now() + patience;
         let (mut parts, body) = request.into_parts();
+        // A write of the absorber's goes upstream with these headers.
+        self.authenticator.strip(&mut parts.headers);
         let errors = ErrorsOf {
             headers: &parts.headers,
             query,
