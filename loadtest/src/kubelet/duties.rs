@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::client::{Answer, Call, CallError, PROTOBUF};
 use super::decode::{Object, unwrap};
-use super::lease::{Renewer, Sender};
+use super::lease::{Renewer, Sender, expect};
 use super::{CALL_TIMEOUT, HEARTBEAT_TIMEOUT, Kubelet, encode};
 
 const STRATEGIC_MERGE: &str = "application/strategic-merge-patch+json";
@@ -37,7 +37,7 @@ pub(super) async fn node(kubelet: Arc<Kubelet>) {
         );
         let answer = kubelet.call(&call, CALL_TIMEOUT).await;
         expect(
-            &kubelet,
+            &*kubelet,
             "create CSINode",
             answer,
             &[StatusCode::CREATED, StatusCode::CONFLICT],
@@ -146,20 +146,4 @@ impl Sender for Kubelet {
     fn unexpected(&self, what: &str, answer: &Answer) {
         Self::unexpected(self, what, answer);
     }
-}
-
-/// The answer if its code is one of `expected`. Another code is noted as an error; a lost
-/// connection is not, because every call here is made again.
-pub(super) fn expect(
-    kubelet: &Kubelet,
-    what: &str,
-    answer: Result<Answer, CallError>,
-    expected: &[StatusCode],
-) -> Option<Answer> {
-    let answer = answer.ok()?;
-    if expected.contains(&answer.status) {
-        return Some(answer);
-    }
-    kubelet.unexpected(what, &answer);
-    None
 }

@@ -184,9 +184,9 @@ const RENEWED: &[StatusCode] = &[StatusCode::OK, StatusCode::CONFLICT];
 const FOUND: &[StatusCode] = &[StatusCode::OK, StatusCode::NOT_FOUND];
 const CREATED: &[StatusCode] = &[StatusCode::CREATED];
 
-/// The answer if its code is one of `expected`. A lost connection is no error: every call here is
-/// made again.
-fn expect(
+/// The answer if its code is one of `expected`; another code is noted as an error. A lost connection
+/// is none: every call of a kubelet is made again.
+pub(super) fn expect(
     sender: &impl Sender,
     what: &str,
     answer: Result<Answer, CallError>,

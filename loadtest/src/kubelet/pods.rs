@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client::{Call, PROTOBUF};
 use super::decode::{Object, Volume};
-use super::duties::expect;
+use super::lease::expect;
 use super::protobuf::Malformed;
 use super::reflector::Subject;
 use super::{CALL_TIMEOUT, Kubelet, encode};
